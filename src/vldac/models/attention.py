@@ -1,0 +1,80 @@
+"""Grouped-query attention over a lane's own slots and, if there is one, a prefix that all lanes share.
+
+Plain einsums, which XLA turns into batched products: at the lengths of this project (tens of slots a lane) that
+is as fast as a fused kernel, and it is one piece of code on every backend.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+MASKED = -1e30  # finite, so that a row with nothing to attend to gives a finite mean and not NaN
+
+
+def attend(
+    query: Float[Array, "b s n d"],
+    key: Float[Array, "b k t d"],
+    value: Float[Array, "b k t d"],
+    mask: Bool[Array, "b s t"] | None,
+    prefix: tuple[Float[Array, "1 k p d"], Float[Array, "1 k p d"]] | None = None,
+) -> Float[Array, "b s n d"]:
+    """softmax(q k^T / sqrt(D)) v, the softmax in float32.
+
+    The prefix's scores are a second block under one softmax, so that its keys and values are never copied for
+    each lane: sum over both blocks of exp(score - largest of both), divided once at the end.
+
+    Args:
+      query: N heads; heads n * N/K ... (n + 1) * N/K - 1 share the key and value head n.
+      key, value: K heads over T slots.
+      mask: true where query slot s may see slot t; None = everywhere.
+        Worked example, 3 slots of which the second is absent: rows [1 0 0], [1 0 0], [1 0 1].
+      prefix: key and value of P slots that every query sees.
+
+    Returns:
+      [B, S, N, D] in the query's dtype. A query that sees nothing gets the mean of all values: finite, and
+      meaningless.
+    """
+    batch, slots, heads, width = query.shape
+    kv_heads = key.shape[1]
+    group = heads // kv_heads
+    scale = width**-0.5
+    f32 = {"preferred_element_type": jnp.float32}
+
+    # Heads that share a key are rows of one product: [B, K, G, S, D] -> [B, K, G * S, D].
+    q = query.reshape(batch, slots, kv_heads, group, width).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(batch, kv_heads, group * slots, width)
+    scores = jnp.einsum("bkxd,bktd->bkxt", q, key, **f32) * scale
+    if mask is not None:
+        scores = scores.reshape(batch, kv_heads, group, slots, -1)
+        scores = jnp.where(mask[:, None, None], scores, MASKED)
+        scores = scores.reshape(batch, kv_heads, group * slots, -1)
+    peak = scores.max(axis=-1, keepdims=True)  # [B, K, X, 1]
+    if prefix is not None:
+        prefix_key, prefix_value = prefix[0][0], prefix[1][0]  # [K, P, D]
+        # [K, B, X, P], the order in which a product over shared keys comes out: only small things are turned.
+        prefix_scores = jnp.einsum("kbxd,kpd->kbxp", q.swapaxes(0, 1), prefix_key, **f32) * scale
+        prefix_peak = prefix_scores.max(axis=-1, keepdims=True)
+        peak = jnp.maximum(peak, prefix_peak.swapaxes(0, 1))
+    peak = jax.lax.stop_gradient(peak)  # cancels in the quotient
+
+    weights = jnp.exp(scores - peak)
+    total = weights.sum(axis=-1, keepdims=True)
+    out = jnp.einsum("bkxt,bktd->bkxd", weights.astype(value.dtype), value, **f32)
+    if prefix is not None:
+        weights = jnp.exp(prefix_scores - peak.swapaxes(0, 1))
+        total += weights.sum(axis=-1, keepdims=True).swapaxes(0, 1)
+        shared = jnp.einsum("kbxp,kpd->kbxd", weights.astype(prefix_value.dtype), prefix_value, **f32)
+        out += shared.swapaxes(0, 1)
+    out = (out / total).astype(query.dtype).reshape(batch, kv_heads, group, slots, width)
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, slots, heads, width)
+
+
+def causal_mask(valid: Bool[Array, "b s"]) -> Bool[Array, "b s s"]:
+    """Which slot sees which: those before it and itself, if they hold something.
+
+    Worked example: valid [1 0 1] -> rows [1 0 0], [1 0 0], [1 0 1].
+    """
+    slots = valid.shape[1]
+    return jnp.tril(jnp.ones((slots, slots), bool)) & valid[:, None, :]

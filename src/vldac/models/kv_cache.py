@@ -1,0 +1,61 @@
+"""Keys and values of earlier tokens.
+
+* One array a layer, never one stacked array: a loop that carries and slices a stacked cache copies all of it
+  every step, which makes decoding two to three times slower.
+* [B, K, S, D]: the slots lie next to the head dimension, so that a head's keys are one contiguous block.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, DTypeLike, Float
+
+
+@struct.dataclass
+class KVCache:
+    """Keys and values, one array a layer.
+
+    Attributes:
+      k: per layer float[B, K, S, D], rotated keys.
+      v: per layer float[B, K, S, D], values.
+    """
+
+    k: tuple[Float[Array, "b k s d"], ...]
+    v: tuple[Float[Array, "b k s d"], ...]
+
+    @classmethod
+    def zeros(
+        cls, num_layers: int, batch: int, kv_heads: int, slots: int, head_dim: int, dtype: DTypeLike
+    ) -> KVCache:
+        """Empty slots for `num_layers` layers; each array is its own buffer, so that it can be donated."""
+
+        def arrays():
+            return tuple(jnp.zeros((batch, kv_heads, slots, head_dim), dtype) for _ in range(num_layers))
+
+        return cls(k=arrays(), v=arrays())
+
+    @classmethod
+    def from_stacked(cls, k: Float[Array, "l b k s d"], v: Float[Array, "l b k s d"]) -> KVCache:
+        """Takes apart what a scan over layers gives."""
+        return cls(k=tuple(k), v=tuple(v))
+
+    def stacked(self) -> tuple[Float[Array, "l b k s d"], Float[Array, "l b k s d"]]:
+        """Layers along a new first axis, as a scan over layers wants them."""
+        return jnp.stack(self.k), jnp.stack(self.v)
+
+    @property
+    def slots(self) -> int:
+        return self.k[0].shape[2]
+
+    @property
+    def batch(self) -> int:
+        return self.k[0].shape[0]
+
+    def grow(self, extra: int) -> KVCache:
+        """The same cache with `extra` empty slots behind the present ones."""
+        widths = ((0, 0), (0, 0), (0, extra), (0, 0))
+        return KVCache(
+            k=tuple(jnp.pad(k, widths) for k in self.k),
+            v=tuple(jnp.pad(v, widths) for v in self.v),
+        )

@@ -1,0 +1,165 @@
+"""Linear, embedding and normalisation layers, activations, and stacks of layers.
+
+* A weight has the shape of its Hugging Face counterpart ([out, in]), so that loading is a rename. XLA contracts
+  either axis equally fast.
+* Parameters are kept in `param_dtype` and used in `dtype`; norms are computed in float32 whatever that is.
+* A layer is written for itself; `stack` gives its parameters a leading layer axis, for `lax.scan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float, Int
+
+Remat = Literal["none", "dots", "full"]
+
+
+class Linear(nnx.Module):
+    """y = x W^T + b, with W [out, in] as torch keeps it."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool,
+        std: float,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ):
+        self.dtype = dtype
+        self.weight = nnx.Param(_normal(rngs, (out_features, in_features), std, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype)) if bias else None
+
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        y = jnp.einsum("...i,oi->...o", x.astype(self.dtype), self.weight[...].astype(self.dtype))
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class Embedding(nnx.Module):
+    """A row per token, and the same rows as unembedding where they are tied."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        *,
+        std: float,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ):
+        self.dtype = dtype
+        self.weight = nnx.Param(_normal(rngs, (vocab_size, hidden_size), std, param_dtype))
+
+    def __call__(self, tokens: Int[Array, "*b"]) -> Float[Array, "*b d"]:
+        return jnp.take(self.weight[...], tokens, axis=0).astype(self.dtype)
+
+    def attend(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
+        """Logits in float32: the products' own accumulator, never rounded to `dtype`."""
+        weight = self.weight[...].astype(self.dtype)
+        return jnp.einsum("...d,vd->...v", hidden.astype(self.dtype), weight, preferred_element_type=jnp.float32)
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) in float32, rounded to the input's dtype before it is scaled (as `Qwen2VLRMSNorm`)."""
+
+    def __init__(self, size: int, *, eps: float, param_dtype: DTypeLike = jnp.float32):
+        self.eps = eps
+        self.weight = nnx.Param(jnp.ones(size, param_dtype))
+
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        x32 = x.astype(jnp.float32)
+        x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
+        return self.weight[...].astype(x.dtype) * x32.astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """LayerNorm computed in float32, the result in the input's dtype (as torch's)."""
+
+    def __init__(self, size: int, *, eps: float, param_dtype: DTypeLike = jnp.float32):
+        self.eps = eps
+        self.weight = nnx.Param(jnp.ones(size, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(size, param_dtype))
+
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        x32 = x.astype(jnp.float32)
+        x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+        x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
+        y = x32 * self.weight[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)
+        return y.astype(x.dtype)
+
+
+def quick_gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """x sigmoid(1.702 x), the approximation of CLIP and of Qwen2-VL's vision tower."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def stack(make: Callable[[nnx.Rngs], nnx.Module], count: int, rngs: nnx.Rngs) -> nnx.Module:
+    """`count` layers as one module whose parameters have a leading layer axis, each drawn with its own key."""
+
+    @nnx.split_rngs(splits=count)
+    @nnx.vmap(in_axes=(0,), out_axes=0)
+    def build(rngs):
+        return make(rngs)
+
+    return build(rngs)
+
+
+def unstack(stacked: nnx.Module, dtype: DTypeLike | None = None) -> tuple[nnx.State, ...]:
+    """The layers of a stack apart, their parameters cast to `dtype` (None = as they are)."""
+    state = nnx.state(stacked)
+    count = jax.tree.leaves(state)[0].shape[0]
+    state = jax.tree.map(lambda x: x if dtype is None else x.astype(dtype), state)
+    return tuple(jax.tree.map(lambda x: x[layer], state) for layer in range(count))  # noqa: B023 (used at once)
+
+
+def scan_stack(
+    stacked: nnx.Module,
+    step: Callable[[Any, Any, Any], tuple[Any, Any]],
+    carry: Any,
+    xs: Any = None,
+    *,
+    remat: Remat = "none",
+) -> tuple[Any, Any]:
+    """Runs a stack of layers one after another.
+
+    Args:
+      stacked: a module made by `stack`.
+      step: (layer, carry, x) -> (carry, y), for one layer.
+      carry: what goes from layer to layer.
+      xs: per-layer inputs, leaves [L, ...].
+      remat: what the backward pass recomputes: "none" stores every intermediate, "dots" only the results
+        of products with weights, "full" only the carry.
+
+    Returns:
+      (carry, ys), leaves of ys [L, ...].
+
+    Raises:
+      ValueError: an unknown `remat`.
+    """
+    graphdef, params = nnx.split(stacked)
+
+    def body(carry, inputs):
+        params, x = inputs
+        return step(nnx.merge(graphdef, params), carry, x)
+
+    if remat == "full":
+        body = jax.checkpoint(body, prevent_cse=False)
+    elif remat == "dots":
+        # "no batch dims": attention scores are products too, but of size S^2, and cheap to compute again
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        body = jax.checkpoint(body, prevent_cse=False, policy=policy)
+    elif remat != "none":
+        raise ValueError(f"remat is {remat!r}; accepted: 'none', 'dots', 'full'")
+    return jax.lax.scan(body, carry, (params, xs))
+
+
+def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float, dtype: DTypeLike) -> Array:
+    return jax.random.normal(rngs.params(), shape, dtype) * jnp.asarray(std, dtype)
