@@ -1,0 +1,1 @@
+"""Text as device arrays: token tables, prompts, the action grammar."""
