@@ -73,8 +73,12 @@ def finder(actions: Sequence[str]) -> ByteAutomaton:
     Subset construction: a position is the set of places in the object at which a reading begun at some `{` may
     now be; every byte also begins one anew. A reading that meets a byte which it does not allow is dropped, so
     the set holds precisely the readings of substrings that end here and may still become objects, and a byte
-    completes a reading if and only if some substring that ends with it is an object. At most one action can be
-    completed by a byte: the name is what stands between the last two quotes that no backslash escapes.
+    completes a reading if and only if some substring that ends with it is an object. Whoever keeps the last
+    action reported has that of the object which ends last.
+
+    A byte can not complete two readings with different actions: both names would end at the same quote, and the
+    quote that opens the shorter one, which follows a colon or whitespace, would lie inside the longer one, where
+    every quote follows a backslash.
     """
     answer = _Object(actions, whitespace=True, surrogates=True)
     alike: dict[tuple, list[int]] = {}  # bytes that no place tells apart

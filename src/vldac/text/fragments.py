@@ -124,7 +124,7 @@ class AnswerWriter:
         needed = len(opening) + max(map(len, closings))
         if max_tokens < needed:
             raise ValueError(
-                f"max_tokens is {max_tokens}; accepted: {needed} or more, the longest action's answer without thoughts"
+                f"max_tokens is {max_tokens}; accepted: {needed} or more, the longest answer without thoughts"
             )
         table = FragmentTable.build([opening, *first, *later, *closings], vocabulary.pad_id)
         return cls(table, len(phrases), len(actions), max_tokens)

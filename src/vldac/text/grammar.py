@@ -129,7 +129,7 @@ class ActionGrammar:
         may = 1 + distance[after] <= left[..., None]
         may = may.at[..., _NOTHING].set(False).at[..., _PAD].set(False)
         may = may.at[..., _EOS].set((distance[position] == 1) | (distance[position] > left))
-        return jnp.take(may, token_class, axis=-1)
+        return may[..., token_class]
 
     def action(self, state: Int[Array, "*b"]) -> Int[Array, "*b"]:
         """int32[*b], the action that the text so far names, -1 = none."""
@@ -192,7 +192,7 @@ def _fold(automaton: ByteAutomaton, vocabulary: Vocabulary) -> tuple[np.ndarray,
         return followed[pair]
 
     written = {i: text for i, text in enumerate(vocabulary.bytes_of) if text is not None}
-    ids, texts = np.array(list(written)), list(written.values())
+    ids, texts = np.array(list(written), np.int64), list(written.values())
     lengths = np.array([len(text) for text in texts])
     begins = np.cumsum(lengths) - lengths
     data = np.frombuffer(b"".join(texts), np.uint8)
@@ -218,13 +218,11 @@ def _distance(automaton: ByteAutomaton, next_state: np.ndarray) -> np.ndarray:
     """int32[Q]: breadth first, backwards from the tokens that complete an answer."""
     positions = len(next_state)
     after, named = next_state[:, :_NOTHING] % positions, next_state[:, :_NOTHING] // positions
-    leads = np.zeros((positions, positions), bool)  # [from, to] by one token
-    leads[np.arange(positions)[:, None], after] = True
     distance = np.where(automaton.complete, 1, NEVER)
     tokens, nearest = 2, (named > 0).any(axis=1)  # the completing token and EOS
     while nearest.any():
         distance[nearest] = tokens
-        nearest = leads[:, nearest].any(axis=1) & (distance == NEVER)
+        nearest = (distance[after] == tokens).any(axis=1) & (distance == NEVER)
         tokens += 1
     return distance.astype(np.int32)
 
