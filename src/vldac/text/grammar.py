@@ -102,9 +102,7 @@ class ActionGrammar:
         position, newly = self._unpack(entry.astype(jnp.int32))
         return position + self._positions * jnp.where(newly > 0, newly, named)
 
-    def allowed(
-        self, state: Int[Array, "*b"], tokens_left: Int[Array, "*b"] | Int[Array, ""] | int
-    ) -> Bool[Array, "*b V"]:
+    def allowed(self, state: Int[Array, "*b"], tokens_left: Int[Array, "..."] | int) -> Bool[Array, "*b V"]:
         """What may be sampled.
 
         In free decoding all but ids without bytes (EOS may). In grammar decoding only what keeps the answer in
@@ -116,7 +114,7 @@ class ActionGrammar:
 
         Args:
           state: before the token.
-          tokens_left: slots left, that of the token about to be sampled included.
+          tokens_left: slots left, that of the token about to be sampled included; broadcast to the states.
         """
         token_class = jnp.asarray(self.token_class)
         if self.decoding == "free":

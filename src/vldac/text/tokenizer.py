@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; not imported by name, since that alone takes seconds
 
 BYTE_TOKENIZER = Path(__file__).with_name("byte_tokenizer")
-IMAGE, VISION_START, VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
+VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
+IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +146,7 @@ def vocabulary(tokenizer: Tokenizer, model_vocab_size: int | None = None) -> Voc
     )
 
 
-def decode_answer(vocabulary: Vocabulary, token_ids: Sequence[int] | np.ndarray) -> str:
+def decode_answer(vocabulary: Vocabulary, token_ids: Sequence[int] | np.ndarray | Array) -> str:
     """The text of an answer, for people: tokens without bytes are left out, broken UTF-8 becomes U+FFFD."""
     return b"".join(vocabulary.bytes_of[int(i)] or b"" for i in token_ids).decode("utf-8", errors="replace")
 
