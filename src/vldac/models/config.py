@@ -128,8 +128,6 @@ class ImageConfig:
             raise ValueError(
                 f"min_pixels, max_pixels are {self.min_pixels}, {self.max_pixels}; accepted: 0 < min <= max"
             )
-        if len(self.mean) != 3 or len(self.std) != 3:
-            raise ValueError(f"mean, std are {self.mean}, {self.std}; accepted: three numbers each")
 
     @classmethod
     def from_hf(cls, preprocessor: Mapping[str, Any], vision: VisionConfig) -> ImageConfig:
@@ -152,13 +150,18 @@ class ImageConfig:
             _accept(f"preprocessor {name}", preprocessor.get(name, ours), ours)
         size = preprocessor.get("size") or {}
         default = cls()
+        colours = {}
+        for name, ours in (("image_mean", default.mean), ("image_std", default.std)):
+            colours[name] = preprocessor.get(name) or ours
+            if not isinstance(colours[name], list | tuple) or len(colours[name]) != 3:
+                raise ValueError(f"preprocessor {name} is {colours[name]}; accepted: three numbers")
         least = preprocessor.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels")
         most = preprocessor.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels")
         return cls(
             min_pixels=least or default.min_pixels,
             max_pixels=most or default.max_pixels,
-            mean=tuple(preprocessor.get("image_mean") or default.mean),
-            std=tuple(preprocessor.get("image_std") or default.std),
+            mean=tuple(colours["image_mean"]),
+            std=tuple(colours["image_std"]),
         )
 
 

@@ -1,10 +1,11 @@
 """Image preprocessing on the device: equal, bit for bit up to the last rescaling, to the Pillow image processor.
 
 * The target size follows Qwen2-VL's `smart_resize`; sizes are static, so it is a host function.
-* Pillow resizes with antialiased bicubic weights in 22-bit fixed point, columns first, and rounds to uint8
-  between the two passes. Here a pass is a product with a constant matrix, kept as three 8-bit limbs: every
-  partial sum then fits a float32 (and every factor a bfloat16), so the integers come out exact on any
-  accelerator and at any matmul precision.
+* Pillow resizes with antialiased bicubic weights in 22-bit fixed point, and rounds to uint8 between the two
+  passes. Width comes first here, as in Pillow up to 12; Pillow 13 takes the order that it expects to be cheaper,
+  which rounds and clips other values in between.
+* A pass is a product with a constant matrix, kept as three 8-bit limbs: every partial sum then fits a float32
+  (and every factor a bfloat16), so the integers come out exact on any accelerator and at any matmul precision.
 
 References: transformers' `Qwen2VLImageProcessorPil`; Pillow's `src/libImaging/Resample.c`.
 """
@@ -22,6 +23,7 @@ from vldac.models.config import ImageConfig, VisionConfig
 
 PRECISION_BITS = 32 - 8 - 2  # of Pillow's fixed-point weights: 8 bits of pixel, 2 of headroom, in an int32
 LIMB_BITS = 8
+MAX_SHRINK = 64  # a sum over 4 x that many pixels of 8-bit times 8-bit numbers is the last to fit 24 bits
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
@@ -55,7 +57,11 @@ def patch_grid(height: int, width: int, vision: VisionConfig, image: ImageConfig
 
 
 def resize(images: UInt8[Array, "n h w c"], height: int, width: int) -> UInt8[Array, "n tall wide c"]:
-    """Bicubic, antialiased: the same uint8 values as Pillow's `Image.resize`."""
+    """Bicubic, antialiased: the same uint8 values as Pillow's `Image.resize`, width first, then height.
+
+    Raises:
+      ValueError: a side is shrunk more than 64 times, beyond which the sums would no longer be exact.
+    """
     if images.shape[2] != width:
         images = _resample("nhwc,low->lnhoc", images, images.shape[2], width)
     if images.shape[1] != height:
@@ -114,6 +120,8 @@ def _resample(product: str, images: Array, size: int, new_size: int) -> Array:
 @functools.lru_cache(maxsize=64)
 def _weight_limbs(size: int, new_size: int) -> np.ndarray:
     """Pillow's fixed-point weights as w = l0 + 2^8 l1 + 2^16 l2, float32[3, new_size, size]; only l2 is signed."""
+    if size > MAX_SHRINK * new_size:
+        raise ValueError(f"resizing {size} pixels to {new_size}; accepted: at most {MAX_SHRINK} times fewer")
     fixed = bicubic_weights(size, new_size) * (1 << PRECISION_BITS)
     fixed = np.trunc(fixed + np.copysign(0.5, fixed)).astype(np.int64)
     low = (1 << LIMB_BITS) - 1

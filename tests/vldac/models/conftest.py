@@ -60,7 +60,7 @@ def torch_config(tied: bool = True, **text) -> transformers.Qwen2VLConfig:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pair:
     """The same model twice.
 

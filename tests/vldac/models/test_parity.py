@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import transformers
 from flax import nnx
 
-from vldac.models import Qwen2VL, image_grid, image_position_extent, image_position_offsets
+from vldac.models import Qwen2VL, hf, image_grid, image_position_extent, image_position_offsets
 
 SLOTS = 72
-SIZES = ((24, 16), (15, 31), (40, 40))  # 3x2, 2x4 and 5x5 tokens
-
-PROMPTS = {  # what stands in a prompt: numbers of text tokens, sizes of images
+PROMPTS = {  # what stands in a prompt: numbers of text tokens; sizes of images, of 3x2, 2x4 and 5x5 tokens
     "no image": (9,),
     "one image": (3, (15, 31), 5),
     "an image first and last": ((24, 16), 2, (24, 16)),
@@ -121,7 +120,9 @@ def all_logits(graphdef):
 
 
 def test_positions_equal_get_rope_index(tied, prompts):
-    encode = lambda params, images: jnp.zeros((1, int(np.prod(image_grid(tied.config, *images.shape[1:3]))), 48))  # noqa: E731
+    def encode(_, images):  # the features do not matter here
+        return jnp.zeros((1, int(np.prod(image_grid(tied.config, *images.shape[1:3]))), tied.config.hidden_size))
+
     for parts in prompts.values():
         inputs = torch_inputs(tied, parts)
         _, ours = our_slots(tied, parts, encode)
@@ -145,3 +146,66 @@ def test_logits_equal_torch_for_a_ragged_batch_of_prompts_with_and_without_image
             theirs = pair.torch(**torch_inputs(pair, parts)).logits[0].numpy()
         assert theirs.std() > 0.3, "logits too flat for the bound to mean anything"
         np.testing.assert_allclose(ours[row][np.asarray(valid[row])], theirs, atol=2e-5, rtol=0, err_msg=name)
+
+
+def test_weights_drawn_here_give_the_same_logits_in_torch(untied, make_torch_config, rng):
+    model = Qwen2VL(untied.config, rngs=nnx.Rngs(7))
+    model.language_model.layers.self_attn.q_proj.bias[...] += 0.3  # biases are drawn as 0: make them count
+    theirs = transformers.Qwen2VLForConditionalGeneration(make_torch_config(tied=False)).eval()
+    tensors = {name: torch.tensor(x) for name, x in hf.to_hf(nnx.state(model)).items()}
+    theirs.load_state_dict(tensors, strict=True)
+    ids = rng.integers(0, 90, (1, 12))
+    positions = jnp.broadcast_to(jnp.arange(12), (1, 3, 12))
+    hidden, _ = model.forward(model.embed(jnp.asarray(ids)), positions, jnp.ones((1, 12), bool))
+    with torch.no_grad():
+        wanted = theirs(input_ids=torch.tensor(ids)).logits.numpy()
+    np.testing.assert_allclose(model.logits(hidden), wanted, atol=1e-5, rtol=0)
+
+
+def test_gradients_of_a_loss_equal_torch_for_every_parameter(pair, prompts):
+    parts = prompts["one image"]
+    inputs = torch_inputs(pair, parts)
+    images = jnp.asarray(next(part for part in parts if is_image(part))[None])
+    tokens = jnp.asarray(inputs["input_ids"].numpy(), jnp.int32)
+    _, positions = our_slots(pair, parts, encoder(pair))
+    start = int(np.argmax(np.asarray(tokens[0]) == pair.config.image_token_id))
+    targets = np.array(tokens[0, 1:])
+    targets[targets >= 90] = 1  # any text token: image tokens are not predicted
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        model = nnx.merge(pair.graphdef, params)
+        embeddings = jax.lax.dynamic_update_slice(model.embed(tokens), model.encode_images(images), (0, start, 0))
+        hidden, _ = model.forward(embeddings, jnp.asarray(positions)[None], jnp.ones(tokens.shape, bool))
+        log_probs = jax.nn.log_softmax(model.logits(hidden[:, :-1]))[0]
+        return -jnp.take_along_axis(log_probs, targets[:, None], axis=1).mean()
+
+    ours = hf.to_hf(gradient(pair.params))
+    pair.torch.zero_grad()
+    logits = pair.torch(**inputs).logits[0, :-1]
+    torch.nn.functional.cross_entropy(logits, torch.tensor(targets, dtype=torch.long)).backward()
+    theirs = {name: p.grad.numpy() for name, p in pair.torch.named_parameters() if p.grad is not None}
+    pair.torch.zero_grad()
+    assert set(ours) == set(theirs)
+    for name, gradient in theirs.items():
+        assert np.abs(gradient).max() > 1e-5, name
+        atol = 2e-5 * np.abs(gradient).max() + 1e-7
+        np.testing.assert_allclose(ours[name], gradient, rtol=0, atol=atol, err_msg=name)
+
+
+def test_bfloat16_logits_stay_near_float32(tied, prompts, rng):
+    exact = [our_slots(tied, parts, encoder(tied)) for parts in prompts.values()]
+    embeddings, positions, valid = ragged(exact, rng)
+    half = nnx.graphdef(nnx.eval_shape(lambda: Qwen2VL(tied.config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)))
+    wanted = np.asarray(all_logits(tied.graphdef)(tied.params, embeddings, positions, valid))
+    ours = all_logits(half)(tied.params, embeddings, positions, valid)
+    assert ours.dtype == jnp.float32  # logits are never rounded to bfloat16
+    difference = np.abs(np.asarray(ours) - wanted)[np.asarray(valid)]
+    spread = wanted.std()
+    assert 0 < difference.mean() < 0.015 * spread and difference.max() < 0.15 * spread
+    image = next(part for part in prompts["one image"] if is_image(part))[None]
+    features = np.asarray(encoder(tied)(tied.params, image))
+    rounded = encoder(tied, jnp.bfloat16)(tied.params, image)
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(rounded, np.float32), features, atol=0.06 * features.std(), rtol=0)

@@ -1,0 +1,119 @@
+"""attend() against a softmax written out head by head in NumPy."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vldac.models.attention import attend, causal_mask
+
+B, S, T, P, D = 3, 4, 7, 5, 6
+
+
+def softmax_attention(query, key, value, mask, prefix):
+    """One batch row, one query, one head at a time, in float64."""
+    out = np.zeros(query.shape)
+    heads, kv_heads = query.shape[2], key.shape[1]
+    for b, s, n in np.ndindex(query.shape[:3]):
+        k = n // (heads // kv_heads)
+        keys, values = key[b, k][mask[b, s]], value[b, k][mask[b, s]]
+        if prefix is not None:
+            keys, values = np.concatenate([prefix[0][0, k], keys]), np.concatenate([prefix[1][0, k], values])
+        scores = keys @ query[b, s, n].astype(np.float64) / np.sqrt(query.shape[-1])
+        weights = np.exp(scores - scores.max())
+        out[b, s, n] = weights @ values / weights.sum()
+    return out
+
+
+def make(rng, heads, kv_heads):
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    query, key, value = normal(B, S, heads, D), normal(B, kv_heads, T, D), normal(B, kv_heads, T, D)
+    prefix = normal(1, kv_heads, P, D), normal(1, kv_heads, P, D)
+    mask = rng.random((B, S, T)) < 0.5
+    mask[..., 2] = True
+    return query, key, value, mask, prefix
+
+
+def on_device(*arrays):
+    return jax.tree.map(jnp.asarray, arrays)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (4, 4), (4, 2), (6, 2), (6, 1)])
+@pytest.mark.parametrize("with_prefix", [False, True])
+def test_equals_a_plain_softmax(rng, heads, kv_heads, with_prefix):
+    query, key, value, mask, prefix = make(rng, heads, kv_heads)
+    prefix = prefix if with_prefix else None
+    ours = attend(*on_device(query, key, value, mask, prefix))
+    np.testing.assert_allclose(ours, softmax_attention(query, key, value, mask, prefix), atol=2e-6, rtol=0)
+
+
+def test_no_mask_sees_everything(rng):
+    query, key, value, mask, prefix = make(rng, 4, 2)
+    ours = attend(*on_device(query, key, value), None, on_device(*prefix))
+    everything = np.ones_like(mask)
+    np.testing.assert_allclose(ours, softmax_attention(query, key, value, everything, prefix), atol=2e-6, rtol=0)
+
+
+def test_gradients_equal_those_of_one_softmax_over_a_copied_prefix(rng):
+    query, key, value, mask, prefix = on_device(*make(rng, 4, 2))
+    target = jnp.asarray(rng.normal(size=query.shape), jnp.float32)
+
+    def shared(query, key, value, prefix):
+        return (attend(query, key, value, mask, prefix) * target).sum()
+
+    def copied(query, key, value, prefix):
+        key = jnp.concatenate([jnp.repeat(prefix[0], B, axis=0), key], axis=2)
+        value = jnp.concatenate([jnp.repeat(prefix[1], B, axis=0), value], axis=2)
+        seen = jnp.concatenate([jnp.ones((B, S, P), bool), mask], axis=-1)
+        key, value = jnp.repeat(key, 2, axis=1), jnp.repeat(value, 2, axis=1)
+        scores = jnp.einsum("bsnd,bntd->bnst", query, key) / D**0.5
+        weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -jnp.inf), axis=-1)
+        return (jnp.einsum("bnst,bntd->bsnd", weights, value) * target).sum()
+
+    ours, wanted = (jax.grad(f, argnums=(0, 1, 2, 3))(query, key, value, prefix) for f in (shared, copied))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-6, rtol=0), ours, wanted)
+
+
+def test_a_query_that_sees_nothing_is_finite_and_so_is_its_gradient(rng):
+    query, key, value, mask, _ = make(rng, 4, 2)
+    mask[1] = False
+    mask[2, 0] = False
+
+    def total(query, key, value):
+        return attend(query, key, value, jnp.asarray(mask)).sum()
+
+    value_and_gradients = jax.value_and_grad(total, argnums=(0, 1, 2))(*on_device(query, key, value))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(value_and_gradients))
+
+
+def test_a_query_that_sees_only_the_prefix_takes_nothing_from_its_own_slots(rng):
+    query, key, value, mask, prefix = make(rng, 4, 2)
+    mask[0] = False
+    ours = attend(*on_device(query, key, value, mask, prefix))
+    np.testing.assert_allclose(ours, softmax_attention(query, key, value, mask, prefix), atol=2e-6, rtol=0)
+
+
+def test_huge_scores_do_not_overflow_in_either_block(rng):
+    query, key, value, mask, prefix = make(rng, 2, 1)
+    for own, shared in ((100.0, 1.0), (1.0, 100.0), (-100.0, 100.0)):
+        arguments = query * 100, key * own, value, mask, (prefix[0] * shared, prefix[1])
+        np.testing.assert_allclose(
+            attend(*on_device(*arguments)), softmax_attention(*arguments), atol=1e-5, rtol=0
+        )
+
+
+def test_bfloat16_stays_near_float32_and_keeps_its_dtype(rng):
+    arguments = make(rng, 4, 2)
+    halved = jax.tree.map(lambda x: x if x.dtype == bool else jnp.asarray(x, jnp.bfloat16), arguments)
+    ours = attend(*jax.tree.map(jnp.asarray, halved))
+    assert ours.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(ours, np.float32), softmax_attention(*arguments), atol=0.03, rtol=0)
+
+
+def test_causal_mask_worked_example():
+    rows = causal_mask(jnp.array([[True, False, True], [True, True, True]])).astype(int)
+    assert rows.tolist() == [[[1, 0, 0], [1, 0, 0], [1, 0, 1]], [[1, 0, 0], [1, 1, 0], [1, 1, 1]]]

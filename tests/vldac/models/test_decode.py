@@ -1,0 +1,226 @@
+"""Prefill and decode against one pass over everything, with and without a shared prefix."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from vldac.models import KVCache, Qwen2VL
+
+B, P, C, N = 3, 5, 7, 4  # lanes, prefix, context and answer slots
+TIGHT = {"atol": 2e-5, "rtol": 0}  # logits spread over 5
+
+
+@pytest.fixture(scope="module")
+def sequence(tied):
+    """(prefix ids[P], ids[B, C + N], positions[B, 3, C + N], valid[B, C + N]): other slots absent in each lane."""
+    rng = np.random.default_rng(5)
+    valid = np.ones((B, C + N), bool)
+    valid[0, 2:4] = valid[1, 0] = valid[2, [1, 4]] = False
+    at = P + np.cumsum(valid, axis=1) - valid
+    positions = np.stack([at, at + rng.integers(0, 4, at.shape), at + rng.integers(0, 4, at.shape)], axis=1)
+    ids = rng.integers(0, 90, (B, C + N)).astype(np.int32)
+    prefix = rng.integers(0, 90, P).astype(np.int32)
+    return tuple(jnp.asarray(x) for x in (prefix, ids, positions.astype(np.int32), valid))
+
+
+def make_prefix(model, ids) -> KVCache:
+    positions = jnp.broadcast_to(jnp.arange(P), (1, 3, P))
+    return model.forward(model.embed(ids)[None], positions, jnp.ones((1, P), bool))[1]
+
+
+def copied_prefix_hidden(model, prefix_ids, ids, positions, valid):
+    """Every lane with a prefix of its own: the slow way. [B, C + N, d]"""
+    whole = jnp.concatenate([jnp.broadcast_to(prefix_ids, (B, P)), ids], axis=1)
+    at = jnp.concatenate([jnp.broadcast_to(jnp.arange(P), (B, 3, P)), positions], axis=2)
+    seen = jnp.concatenate([jnp.ones((B, P), bool), valid], axis=1)
+    return model.forward(model.embed(whole), at, seen)[0][:, P:]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def stepwise(graphdef, params, with_prefix, prefix_ids, ids, positions, valid):
+    """Logits of the last context token and of every answer token, one `decode_step` at a time. [B, N + 1, V]"""
+    model = nnx.merge(graphdef, params)
+    prefix = make_prefix(model, prefix_ids) if with_prefix else None
+    context = model.embed(ids[:, :C])
+    hidden, cache = model.forward(context, positions[..., :C], valid[:, :C], prefix)
+    layers = model.decode_layers()
+
+    def step(cache, number):
+        index = C + number
+        token = jax.lax.dynamic_index_in_dim(ids, index, axis=1, keepdims=False)
+        at = jax.lax.dynamic_index_in_dim(positions, index, axis=2, keepdims=False)
+        seen = valid & (jnp.arange(C + N) <= index)
+        out, cache = model.decode_step(layers, model.embed(token), at, cache, index, seen, prefix)
+        return cache, out
+
+    _, outs = jax.lax.scan(step, cache.grow(N), jnp.arange(N))
+    return model.logits(jnp.concatenate([hidden[:, -1:], outs.swapaxes(0, 1)], axis=1))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def at_once(graphdef, params, how, prefix_ids, ids, positions, valid):
+    """Logits [B, C + N, V] from one pass; how = "shared" or "copied" prefix, or "none"."""
+    model = nnx.merge(graphdef, params)
+    if how == "copied":
+        return model.logits(copied_prefix_hidden(model, prefix_ids, ids, positions, valid))
+    prefix = make_prefix(model, prefix_ids) if how == "shared" else None
+    return model.logits(model.forward(model.embed(ids), positions, valid, prefix)[0])
+
+
+@pytest.mark.parametrize("with_prefix", [False, True])
+def test_prefill_and_decode_equal_one_pass(pair, sequence, with_prefix):
+    whole = at_once(pair.graphdef, pair.params, "copied" if with_prefix else "none", *sequence)
+    steps = stepwise(pair.graphdef, pair.params, with_prefix, *sequence)
+    np.testing.assert_allclose(steps, whole[:, C - 1 :], **TIGHT)
+
+
+def test_a_shared_prefix_equals_a_copy_in_every_lane(tied, sequence):
+    valid = sequence[-1]
+    shared, copied, none = (
+        np.asarray(at_once(tied.graphdef, tied.params, how, *sequence))[valid]
+        for how in ("shared", "copied", "none")
+    )
+    np.testing.assert_allclose(shared, copied, **TIGHT)
+    assert np.abs(shared - none).mean() > 0.1  # the prefix does matter
+
+
+def test_what_lies_in_an_absent_slot_does_not_matter(tied, sequence):
+    prefix, ids, positions, valid = sequence
+    changed = jnp.where(valid, ids, (ids + 17) % 90), jnp.where(valid[:, None], positions, positions + 40)
+    before = at_once(tied.graphdef, tied.params, "shared", *sequence)
+    after = at_once(tied.graphdef, tied.params, "shared", prefix, *changed, valid)
+    np.testing.assert_array_equal(before[valid], after[valid])
+    assert (np.asarray(before)[~valid] != np.asarray(after)[~valid]).any()
+
+
+def loss(params, graphdef, how, remat, sequence):
+    prefix_ids, ids, positions, valid = sequence
+    model = nnx.merge(graphdef, params)
+    if how == "copied":
+        hidden = copied_prefix_hidden(model, *sequence)
+    else:
+        prefix = make_prefix(model, prefix_ids)
+        hidden, _ = model.forward(model.embed(ids), positions, valid, prefix, remat)
+    log_probs = jax.nn.log_softmax(model.logits(hidden[:, :-1]))
+    chosen = jnp.take_along_axis(log_probs, ids[:, 1:, None], axis=-1)[..., 0]
+    return -jnp.where(valid[:, :-1] & valid[:, 1:], chosen, 0).mean()
+
+
+@pytest.fixture(scope="module")
+def gradients(tied, sequence):
+    def of(how, remat):
+        gradient = jax.jit(jax.grad(lambda params: loss(params, tied.graphdef, how, remat, sequence)))
+        return gradient(tied.params)
+
+    return functools.lru_cache(of)
+
+
+def assert_gradients_equal(ours, wanted, bound):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=bound * np.abs(b).max() + 1e-7, rtol=0)
+
+
+def test_the_gradient_through_a_shared_prefix_is_the_sum_over_copies(gradients):
+    assert_gradients_equal(gradients("shared", "none"), gradients("copied", "none"), 2e-5)
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_recomputing_does_not_change_gradients(gradients, remat):
+    assert_gradients_equal(gradients("shared", remat), gradients("shared", "none"), 1e-5)
+
+
+def test_recomputing_the_vision_tower_does_not_change_gradients(tied, rng):
+    images = jnp.asarray(rng.integers(0, 256, (2, 16, 24, 3), np.uint8))
+    target = jnp.asarray(rng.normal(size=(2, 6, 48)), jnp.float32)
+
+    def gradient(remat):
+        def total(params):
+            return (nnx.merge(tied.graphdef, params).encode_images(images, remat) * target).sum()
+
+        return jax.jit(jax.grad(total))(tied.params)
+
+    wanted = gradient("none")
+    assert np.abs(wanted["visual"]["patch_embed"]["proj"]["weight"][...]).max() > 0.1
+    for remat in ("dots", "full"):
+        assert_gradients_equal(gradient(remat), wanted, 1e-5)
+
+
+def generate(graphdef, params, cache, token, length):
+    """Greedy answers in a while_loop that ends when every lane has written token 0 or the slots are full."""
+    model = nnx.merge(graphdef, params)
+    layers = model.decode_layers()
+    slots = jnp.arange(cache.slots)
+
+    def going_on(carry):
+        _, _, done, number, _ = carry
+        return (number < N) & ~done.all()
+
+    def step(carry):
+        cache, token, done, number, written = carry
+        index = length + number
+        positions = jnp.broadcast_to(index, (token.shape[0], 3))
+        seen = jnp.broadcast_to(slots <= index, (token.shape[0], cache.slots))
+        hidden, cache = model.decode_step(layers, model.embed(token), positions, cache, index, seen)
+        token = model.logits(hidden).argmax(-1).astype(jnp.int32)
+        return cache, token, done | (token == 0), number + 1, written.at[:, number].set(token)
+
+    start = cache, token, jnp.zeros(token.shape, bool), jnp.int32(0), jnp.full((token.shape[0], N), -1, jnp.int32)
+    cache, _, _, _, written = jax.lax.while_loop(going_on, step, start)
+    return written, cache
+
+
+def test_generation_in_a_while_loop_with_a_donated_cache_equals_whole_passes(tied, rng):
+    ids = jnp.asarray(rng.integers(0, 90, (B, C)), jnp.int32)
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def forward(params, ids, slots):
+        model = nnx.merge(tied.graphdef, params)
+        slots = jnp.arange(slots)
+        valid = jnp.broadcast_to(slots < C + N, (B, len(slots)))
+        hidden, cache = model.forward(model.embed(ids), jnp.broadcast_to(slots, (B, 3, len(slots))), valid)
+        return model.logits(hidden).argmax(-1).astype(jnp.int32), cache
+
+    _, cache = forward(tied.params, ids[:, :-1], C - 1)
+    cache = cache.grow(N)
+    run = jax.jit(generate, static_argnums=0, donate_argnums=2)
+    written, after = run(tied.graphdef, tied.params, cache, ids[:, -1], jnp.int32(C - 1))
+    assert all(x.is_deleted() for x in jax.tree.leaves(cache)), "the cache was copied"
+    assert not any(x.is_deleted() for x in jax.tree.leaves((after, tied.params)))
+    for number in range(N):  # causal: what lies after a token does not matter
+        wanted = forward(tied.params, jnp.pad(ids, ((0, 0), (0, N + C - ids.shape[1]))), N + C)[0][
+            :, C + number - 1
+        ]
+        running = written[:, number] >= 0
+        np.testing.assert_array_equal(written[running, number], wanted[running])
+        ids = jnp.concatenate([ids, written[:, number, None]], axis=1)
+    assert (written >= 0).any()
+
+
+def test_decode_in_bfloat16_from_float32_parameters_stays_near_float32(tied, sequence):
+    half = nnx.graphdef(nnx.eval_shape(lambda: Qwen2VL(tied.config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)))
+    layers = jax.eval_shape(lambda params: nnx.merge(half, params).decode_layers(), tied.params)
+    assert {x.dtype for x in jax.tree.leaves(layers)} == {jnp.dtype(jnp.bfloat16)}
+    exact = np.asarray(stepwise(tied.graphdef, tied.params, True, *sequence))
+    rounded = np.asarray(stepwise(half, tied.params, True, *sequence))
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(rounded - exact).mean() < 0.015 * exact.std()
+
+
+def test_cache_grows_stacks_and_knows_its_size(rng):
+    cache = KVCache.zeros(3, 2, 4, 5, 6, jnp.float32)
+    assert (cache.batch, cache.slots, len(cache.k), len(cache.v)) == (2, 5, 3, 3)
+    assert len({x.unsafe_buffer_pointer() for x in jax.tree.leaves(cache)}) == 6  # none is another's buffer
+    k, v = (jnp.asarray(rng.normal(size=(3, 2, 4, 5, 6))) for _ in range(2))
+    cache = KVCache.from_stacked(k, v)
+    for array, again in zip((k, v), cache.stacked(), strict=True):
+        np.testing.assert_array_equal(array, again)
+    grown = cache.grow(2)
+    assert grown.slots == 7
+    np.testing.assert_array_equal(grown.k[1][:, :, :5], k[1])
+    assert not grown.v[2][:, :, 5:].any()
