@@ -116,7 +116,7 @@ def encoded_actions(actions: Sequence[str]) -> list[bytes]:
         raise ValueError(f"actions is {actions!r}; accepted: at least one name")
     encoded = []
     for action in actions:
-        if not isinstance(action, str) or not action:
+        if not action:
             raise ValueError(f"action {action!r}; accepted: a string that is not empty")
         try:
             encoded.append(json_text(action).encode())

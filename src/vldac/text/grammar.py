@@ -20,12 +20,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Integer
 
 from vldac.text.automaton import ByteAutomaton, finder, writer
 from vldac.text.tokenizer import Vocabulary
 
-Decoding = Literal["free", "grammar"]
 NEVER = 2**30  # tokens to the end where there is no way; finite, so that 1 + NEVER is a number
 _NOTHING, _PAD, _EOS = -3, -2, -1  # the last three classes: ids without bytes, pad, EOS
 
@@ -53,15 +52,15 @@ class ActionGrammar:
       start: the state before the first token.
     """
 
-    next_state: Int[np.ndarray | Array, "Q C"]
+    next_state: Integer[np.ndarray | Array, "Q C"]
     token_class: Int[np.ndarray | Array, " V"]
     distance: Int[np.ndarray | Array, " Q"]
-    decoding: Decoding
+    decoding: Literal["free", "grammar"]
     eos_id: int
     start: int = 0
 
     @classmethod
-    def build(cls, actions: Sequence[str], vocabulary: Vocabulary, decoding: Decoding) -> ActionGrammar:
+    def build(cls, actions: Sequence[str], vocabulary: Vocabulary, decoding: str) -> ActionGrammar:
         """Compiles the grammar of a world's actions, on the host.
 
         Args:

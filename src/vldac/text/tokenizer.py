@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Vocabulary:
       size: of the model's vocabulary, padding included.
     """
 
-    bytes_of: tuple[bytes | None, ...]
+    bytes_of: tuple[bytes | None, ...] = field(repr=False)
     eos_id: int
     pad_id: int
     image_token_id: int
