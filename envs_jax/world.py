@@ -12,6 +12,7 @@ Shaped after brax's environments (one State pytree, reset and step); differs whe
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -108,12 +109,16 @@ def make(name: str, **options: Any) -> World:
       **options: the world's own options, for example `image_shape=(60, 80, 3)`.
 
     Raises:
-      ValueError: the name is unknown (the nearest names are given), or an option is.
+      ValueError: the name is unknown (the nearest names are given), or an option is (the accepted ones are).
     """
     if name not in _BUILDERS:
         near = difflib.get_close_matches(name, _BUILDERS, n=3, cutoff=0.4) or list(names())
         raise ValueError(f"unknown world {name!r}; nearest: {', '.join(near)}")
+    # Asked of the signature: a TypeError out of the builder itself is a fault of the builder, and stays one.
+    signature = inspect.signature(_BUILDERS[name])
     try:
-        return _BUILDERS[name](name=name, **options)
+        signature.bind(name=name, **options)
     except TypeError as error:
-        raise ValueError(f"world {name!r} does not take these options: {error}") from error
+        accepted = ", ".join(option for option in signature.parameters if option != "name") or "none"
+        raise ValueError(f"world {name!r}: {error}; accepted options: {accepted}") from error
+    return _BUILDERS[name](name=name, **options)
