@@ -161,9 +161,11 @@ def write_summary(run_dir: str | Path, summary: Mapping[str, Any]) -> None:
       summary: any of
         success_rate, steps_to_goal, mean_return: {world: {"random" | "before" | "after" | "expert":
           [estimate, low, high]}}; the first world is the one trained on, the others are unseen;
-        parse_failure_rate: {"before" | "after": rate};
-        env_steps: int; seconds: {"compile" | "imitation" | "rollout" | "update" | "evaluation" | "total"};
-        versions: {name: text}; episodes: int, of each evaluation.
+        parse_failure_rate: {world: {"before" | "after": rate}};
+        iterations, env_steps: int; interrupted: bool;
+        seconds: {"compile" | "imitation" | "rollout" | "update" | "evaluation" | "total": float};
+        versions: {name: text}; episodes: int, of each evaluation; model: text, the model in a few words;
+        worlds: {world: {"instruction": text, "actions": [text], "max_steps": int}}.
 
     Raises:
       ValueError: a value cannot be written as JSON.
