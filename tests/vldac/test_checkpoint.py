@@ -578,6 +578,7 @@ def state(n):
 def resume(checkpointer):
     restored = checkpointer.restore(state(0))
     if restored is None:
+        os.write(pipe[1], b"-1")
         return -1
     n = restored.iteration
     assert restored.extra == {"n": n}
@@ -604,14 +605,6 @@ def forked(child):
 def count(prefix, suffix=""):
     return sum(e.name.startswith(prefix) and e.name.endswith(suffix) for e in folder.iterdir())
 
-# What the child that ran last found when it began; None if it did not get that far.
-def found():
-    os.set_blocking(pipe[0], False)
-    try:
-        return int(os.read(pipe[0], 100))
-    except BlockingIOError:
-        return None
-
 pipe = os.pipe()
 folder.mkdir(parents=True, exist_ok=True)
 result = {"kills": 0, "partial": 0, "newest": -1}
@@ -624,17 +617,18 @@ if how == "random":
             while True:
                 n += 1
                 checkpointer.save(n, state(n), {"n": n})
-    for _ in range(int(sys.argv[3])):
+    # However slow the machine is: until there were enough kills, of them enough in the middle of a save, and
+    # the run got on all the same.
+    while result["kills"] < 12 or result["partial"] < 4 or result["newest"] < 4:
         pid = forked(child)
-        time.sleep(random.uniform(0.3, 1.0))
+        n = int(os.read(pipe[0], 100))  # what it found
+        assert n >= result["newest"]  # never less than was there before the last kill
+        result["newest"] = n
+        time.sleep(random.uniform(0.0, 0.7))
         os.kill(pid, signal.SIGKILL)
         assert os.waitpid(pid, 0)[1] == signal.SIGKILL
         result["kills"] += 1
         result["partial"] += bool(count(".", ".partial"))
-        n = found()
-        if n is not None:
-            assert n >= result["newest"]
-            result["newest"] = n
 else:
     # Killed just before its k-th change of the disk, for every k that there is. Of the many files that are
     # synced and unlinked in a row, every fifth will do.
@@ -662,8 +656,8 @@ else:
     newest, k = KEEP - 1, 0
     while True:
         status = os.waitpid(forked(child), 0)[1]
-        n = found()
-        assert n >= newest, (n, newest)  # never less than was there before the last kill
+        n = int(os.read(pipe[0], 100))
+        assert n >= newest, (n, newest)
         newest = n
         if status == 0:
             break
@@ -691,9 +685,8 @@ def killed(folder: Path, *arguments: str) -> dict[str, int]:
 
 
 def test_killed_at_random_moments_again_and_again(tmp_path):
-    result = killed(tmp_path / "run", "random", "14")
-    assert result["kills"] == 14 and result["partial"] >= 3  # it was hit in the middle of its work
-    assert result["newest"] >= 3  # and got on all the same
+    result = killed(tmp_path / "run", "random")
+    assert result["kills"] >= 12 and result["partial"] >= 4 and result["newest"] >= 4
 
 
 def test_killed_before_every_single_change_of_the_disk(tmp_path):
