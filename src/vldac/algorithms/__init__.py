@@ -1,0 +1,1 @@
+"""The learning algorithms: one file each, a pure loss over what a rollout gave."""
