@@ -47,7 +47,7 @@ def on_device(*arrays):
 def test_equals_a_plain_softmax(rng, heads, kv_heads, with_prefix):
     query, key, value, mask, prefix = make(rng, heads, kv_heads)
     prefix = prefix if with_prefix else None
-    ours = attend(*on_device(query, key, value, mask, prefix))
+    ours = jax.jit(attend)(*on_device(query, key, value, mask, prefix))
     np.testing.assert_allclose(ours, softmax_attention(query, key, value, mask, prefix), atol=2e-6, rtol=0)
 
 
@@ -74,7 +74,8 @@ def test_gradients_equal_those_of_one_softmax_over_a_copied_prefix(rng):
         weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -jnp.inf), axis=-1)
         return (jnp.einsum("bnst,bntd->bsnd", weights, value) * target).sum()
 
-    ours, wanted = (jax.grad(f, argnums=(0, 1, 2, 3))(query, key, value, prefix) for f in (shared, copied))
+    gradients = (jax.jit(jax.grad(f, argnums=(0, 1, 2, 3))) for f in (shared, copied))
+    ours, wanted = (gradient(query, key, value, prefix) for gradient in gradients)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-6, rtol=0), ours, wanted)
 
 
@@ -86,7 +87,7 @@ def test_a_query_that_sees_nothing_is_finite_and_so_is_its_gradient(rng):
     def total(query, key, value):
         return attend(query, key, value, jnp.asarray(mask)).sum()
 
-    value_and_gradients = jax.value_and_grad(total, argnums=(0, 1, 2))(*on_device(query, key, value))
+    value_and_gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(*on_device(query, key, value))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(value_and_gradients))
 
 

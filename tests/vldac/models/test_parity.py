@@ -7,6 +7,8 @@ processor's `pixel_values` and the grids.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +66,18 @@ def torch_inputs(pair, parts):
     return inputs
 
 
-def our_slots(pair, parts, encode):
+@functools.partial(jax.jit, static_argnums=0)
+def encode_images(graphdef, params, images):
+    return nnx.merge(graphdef, params).encode_images(images)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def all_logits(graphdef, params, embeddings, positions, valid):
+    model = nnx.merge(graphdef, params)
+    return model.logits(model.forward(embeddings, positions, valid)[0])
+
+
+def our_slots(pair, parts, encode=encode_images):
     """(embeddings[n, d], positions[3, n]) of one prompt, packed."""
     embed = pair.model.embed
     rows, positions, next_position = [], [], 0
@@ -81,16 +94,17 @@ def our_slots(pair, parts, encode):
             continue
         text([pair.config.vision_start_token_id])
         grid = image_grid(pair.config, *part.shape[:2])
-        rows.append(encode(pair.params, part[None])[0])
+        rows.append(encode(pair.graphdef, pair.params, part[None])[0])
         positions.append(next_position + image_position_offsets(*grid))
         next_position += image_position_extent(*grid)
         text([pair.config.vision_end_token_id])
     return np.concatenate(rows), np.concatenate(positions, axis=1)
 
 
-def encoder(pair, dtype=jnp.float32):
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: Qwen2VL(pair.config, rngs=nnx.Rngs(0), dtype=dtype)))
-    return jax.jit(lambda params, images: nnx.merge(graphdef, params).encode_images(images))
+@pytest.fixture(scope="module")
+def half(tied):
+    """The tied model computing in bfloat16, its graphdef."""
+    return nnx.graphdef(nnx.eval_shape(lambda: Qwen2VL(tied.config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)))
 
 
 def ragged(slots: list, rng):
@@ -109,18 +123,8 @@ def ragged(slots: list, rng):
     return jnp.asarray(embeddings), jnp.asarray(positions), jnp.asarray(valid)
 
 
-def all_logits(graphdef):
-    @jax.jit
-    def run(params, embeddings, positions, valid):
-        model = nnx.merge(graphdef, params)
-        hidden, _ = model.forward(embeddings, positions, valid)
-        return model.logits(hidden)
-
-    return run
-
-
 def test_positions_equal_get_rope_index(tied, prompts):
-    def encode(_, images):  # the features do not matter here
+    def encode(graphdef, params, images):  # the features do not matter here
         return jnp.zeros((1, int(np.prod(image_grid(tied.config, *images.shape[1:3]))), tied.config.hidden_size))
 
     for parts in prompts.values():
@@ -136,10 +140,9 @@ def test_positions_equal_get_rope_index(tied, prompts):
 
 
 def test_logits_equal_torch_for_a_ragged_batch_of_prompts_with_and_without_images(pair, prompts, rng):
-    encode = encoder(pair)
-    slots = [our_slots(pair, parts, encode) for parts in prompts.values()]
+    slots = [our_slots(pair, parts) for parts in prompts.values()]
     embeddings, positions, valid = ragged(slots, rng)
-    ours = np.asarray(all_logits(pair.graphdef)(pair.params, embeddings, positions, valid))
+    ours = np.asarray(all_logits(pair.graphdef, pair.params, embeddings, positions, valid))
     assert ours.dtype == np.float32 and np.isfinite(ours).all()
     for row, (name, parts) in enumerate(prompts.items()):
         with torch.no_grad():
@@ -149,44 +152,50 @@ def test_logits_equal_torch_for_a_ragged_batch_of_prompts_with_and_without_image
 
 
 def test_weights_drawn_here_give_the_same_logits_in_torch(untied, make_torch_config, rng):
-    model = Qwen2VL(untied.config, rngs=nnx.Rngs(7))
-    model.language_model.layers.self_attn.q_proj.bias[...] += 0.3  # biases are drawn as 0: make them count
+    @jax.jit
+    def draw():
+        model = Qwen2VL(untied.config, rngs=nnx.Rngs(7))
+        model.language_model.layers.self_attn.q_proj.bias[...] += 0.3  # biases are drawn as 0: make them count
+        return nnx.state(model)
+
+    model = nnx.merge(untied.graphdef, draw())
     theirs = transformers.Qwen2VLForConditionalGeneration(make_torch_config(tied=False)).eval()
     tensors = {name: torch.tensor(x) for name, x in hf.to_hf(nnx.state(model)).items()}
     theirs.load_state_dict(tensors, strict=True)
     ids = rng.integers(0, 90, (1, 12))
     positions = jnp.broadcast_to(jnp.arange(12), (1, 3, 12))
-    hidden, _ = model.forward(model.embed(jnp.asarray(ids)), positions, jnp.ones((1, 12), bool))
+    embeddings, valid = model.embed(jnp.asarray(ids)), jnp.ones((1, 12), bool)
+    ours = all_logits(untied.graphdef, nnx.state(model), embeddings, positions, valid)
     with torch.no_grad():
         wanted = theirs(input_ids=torch.tensor(ids)).logits.numpy()
-    np.testing.assert_allclose(model.logits(hidden), wanted, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(ours, wanted, atol=1e-5, rtol=0)
 
 
-def test_gradients_of_a_loss_equal_torch_for_every_parameter(pair, prompts):
+def test_gradients_of_a_loss_equal_torch_for_every_parameter(tied, prompts):
     parts = prompts["one image"]
-    inputs = torch_inputs(pair, parts)
+    inputs = torch_inputs(tied, parts)
     images = jnp.asarray(next(part for part in parts if is_image(part))[None])
     tokens = jnp.asarray(inputs["input_ids"].numpy(), jnp.int32)
-    _, positions = our_slots(pair, parts, encoder(pair))
-    start = int(np.argmax(np.asarray(tokens[0]) == pair.config.image_token_id))
+    _, positions = our_slots(tied, parts)
+    start = int(np.argmax(np.asarray(tokens[0]) == tied.config.image_token_id))
     targets = np.array(tokens[0, 1:])
     targets[targets >= 90] = 1  # any text token: image tokens are not predicted
 
     @jax.jit
     @jax.grad
     def gradient(params):
-        model = nnx.merge(pair.graphdef, params)
+        model = nnx.merge(tied.graphdef, params)
         embeddings = jax.lax.dynamic_update_slice(model.embed(tokens), model.encode_images(images), (0, start, 0))
         hidden, _ = model.forward(embeddings, jnp.asarray(positions)[None], jnp.ones(tokens.shape, bool))
         log_probs = jax.nn.log_softmax(model.logits(hidden[:, :-1]))[0]
         return -jnp.take_along_axis(log_probs, targets[:, None], axis=1).mean()
 
-    ours = hf.to_hf(gradient(pair.params))
-    pair.torch.zero_grad()
-    logits = pair.torch(**inputs).logits[0, :-1]
+    ours = hf.to_hf(gradient(tied.params))
+    tied.torch.zero_grad()
+    logits = tied.torch(**inputs).logits[0, :-1]
     torch.nn.functional.cross_entropy(logits, torch.tensor(targets, dtype=torch.long)).backward()
-    theirs = {name: p.grad.numpy() for name, p in pair.torch.named_parameters() if p.grad is not None}
-    pair.torch.zero_grad()
+    theirs = {name: p.grad.numpy() for name, p in tied.torch.named_parameters() if p.grad is not None}
+    tied.torch.zero_grad()
     assert set(ours) == set(theirs)
     for name, gradient in theirs.items():
         assert np.abs(gradient).max() > 1e-5, name
@@ -194,18 +203,17 @@ def test_gradients_of_a_loss_equal_torch_for_every_parameter(pair, prompts):
         np.testing.assert_allclose(ours[name], gradient, rtol=0, atol=atol, err_msg=name)
 
 
-def test_bfloat16_logits_stay_near_float32(tied, prompts, rng):
-    exact = [our_slots(tied, parts, encoder(tied)) for parts in prompts.values()]
+def test_bfloat16_logits_stay_near_float32(tied, half, prompts, rng):
+    exact = [our_slots(tied, parts) for parts in prompts.values()]
     embeddings, positions, valid = ragged(exact, rng)
-    half = nnx.graphdef(nnx.eval_shape(lambda: Qwen2VL(tied.config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)))
-    wanted = np.asarray(all_logits(tied.graphdef)(tied.params, embeddings, positions, valid))
-    ours = all_logits(half)(tied.params, embeddings, positions, valid)
+    wanted = np.asarray(all_logits(tied.graphdef, tied.params, embeddings, positions, valid))
+    ours = all_logits(half, tied.params, embeddings, positions, valid)
     assert ours.dtype == jnp.float32  # logits are never rounded to bfloat16
     difference = np.abs(np.asarray(ours) - wanted)[np.asarray(valid)]
     spread = wanted.std()
     assert 0 < difference.mean() < 0.015 * spread and difference.max() < 0.15 * spread
     image = next(part for part in prompts["one image"] if is_image(part))[None]
-    features = np.asarray(encoder(tied)(tied.params, image))
-    rounded = encoder(tied, jnp.bfloat16)(tied.params, image)
+    features = np.asarray(encode_images(tied.graphdef, tied.params, image))
+    rounded = encode_images(half, tied.params, image)
     assert rounded.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(rounded, np.float32), features, atol=0.06 * features.std(), rtol=0)
