@@ -124,7 +124,7 @@ class ActionGrammar:
         after, _ = self._unpack(jnp.asarray(self.next_state)[position].astype(jnp.int32))  # [*b, C]
         left = jnp.broadcast_to(jnp.asarray(tokens_left), state.shape)
         may = 1 + distance[after] <= left[..., None]
-        may = may.at[..., _NOTHING].set(False).at[..., _PAD].set(False)
+        may = may.at[..., _PAD].set(False)
         may = may.at[..., _EOS].set((distance[position] == 1) | (distance[position] > left))
         return may[..., token_class]
 
@@ -181,7 +181,7 @@ def _fold(automaton: ByteAutomaton, vocabulary: Vocabulary) -> tuple[np.ndarray,
             named, position = np.divmod(columns[before], positions)
             column = by_byte[position, byte]
             column = np.where(column >= positions, column, column + positions * named)
-            if automaton.dead >= 0:  # what a dead text named is of no interest, and would keep columns apart
+            if automaton.dead >= 0:  # a text that has left the grammar names nothing
                 column = np.where(column % positions == automaton.dead, automaton.dead, column)
             followed[pair] = numbers.setdefault(column.tobytes(), len(columns))
             if followed[pair] == len(columns):

@@ -311,3 +311,9 @@ def test_impossible_grammars_are_refused(text):
     for decoding in ("free", "grammar"):
         with pytest.raises(ValueError, match=r"no tokens to write the answer of action '\+'$"):
             ActionGrammar.build(ACTIONS, plusless, decoding)
+    # Every token that closes an answer writes on behind it: an answer can be found, but not written.
+    bytes_of = tuple(token and token.replace(b"}", b"}x") for token in text.vocabulary.bytes_of)
+    untidy = dataclasses.replace(text.vocabulary, bytes_of=bytes_of)
+    ActionGrammar.build(ACTIONS, untidy, "free")
+    with pytest.raises(ValueError, match="no tokens to write the answer of action 'turn_left', 'turn_right'"):
+        ActionGrammar.build(ACTIONS, untidy, "grammar")
