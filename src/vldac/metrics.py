@@ -162,7 +162,7 @@ def write_summary(run_dir: str | Path, summary: Mapping[str, Any]) -> None:
         success_rate, steps_to_goal, mean_return: {world: {"random" | "before" | "after" | "expert":
           [estimate, low, high]}}; the first world is the one trained on, the others are unseen;
         parse_failure_rate: {world: {"before" | "after": rate}};
-        iterations, env_steps: int; interrupted: bool;
+        iterations, env_steps: int; interrupted: bool; peak_memory_mib: float;
         seconds: {"compile" | "imitation" | "rollout" | "update" | "evaluation" | "total": float};
         versions: {name: text}; episodes: int, of each evaluation; model: text, the model in a few words;
         worlds: {world: {"instruction": text, "actions": [text], "max_steps": int}}.
