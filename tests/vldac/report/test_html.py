@@ -176,7 +176,8 @@ def test_every_number_of_the_summary_is_there(page):
         23 % [18, 29] | 31 % [26, 37] | 97 % [94, 98] | 100 % [99, 100] | 40 % [34, 46] | 42 % [36, 48]
         | 22.3 [20.1, 24.5] | 9.7 [9.1, 10.3] | 7.9 [7.6, 8.2] | 0.91 [0.88, 0.94] | 13 % | 0.4 % | 10,240
         | compile 41.0 s 14 % | warm start 52.0 s 17 % | 38.0 s | 1 min 58 s 39 % | 33.0 s | other 18.5 s 6 %
-        | total 5 min 01 s | At most 1,723 MiB | jax 0.10.2 | python 3.11.7 | 256 fresh episodes | nano, 1.2 M parameters
+        | total 5 min 01 s | At most 1,723 MiB | jax 0.10.2 | python 3.11.7
+        | 256 fresh episodes | nano, 1.2 M parameters
         | “Go to the red box.” Actions: left , on . An episode ends after 50 steps"""
     assert [number for number in map(str.strip, numbers.split("|")) if number not in page.text] == []
 
