@@ -1,7 +1,8 @@
 """Hugging Face tokenizers on the host: loaded once, then read as a table of bytes.
 
-* The bundled default, 256 bytes and Qwen's special tokens, is a real `tokenizer.json` and is loaded like that
-  of any checkpoint. Its id of byte b is b.
+* The bundled default is a real `tokenizer.json` and is loaded like that of any checkpoint: 256 bytes (the id of
+  byte b is b), Qwen's special tokens, and the three pieces that frame every answer, which make an answer half as
+  long as its bytes.
 * What a token *is* on the device is its bytes: they decide what an answer says, however it is cut into tokens.
 * A world's own text can not smuggle special tokens in: their spelling is encoded as ordinary text.
 """
@@ -29,7 +30,7 @@ class Vocabulary:
     """What the tokens of a model are, as far as the device needs to know.
 
     Attributes:
-      bytes_of: id -> the bytes that the token adds to a text; None for special and added tokens and for the
+      bytes_of: id -> the bytes that the token adds to a text; None for special tokens and for the
         ids between the tokenizer's vocabulary and the model's. Ids without bytes are never sampled, except EOS.
       eos_id: ends an answer.
       pad_id: fills the slots after the end; `eos_id` if the tokenizer names none.
@@ -135,6 +136,8 @@ def vocabulary(tokenizer: Tokenizer, model_vocab_size: int | None = None) -> Voc
     for token, token_id in vocab.items():
         if token_id not in added:
             bytes_of[token_id] = spell(token) or None  # a token that adds nothing could be sampled for ever
+        elif not added[token_id].special:  # text that is never cut, spelled as it is
+            bytes_of[token_id] = added[token_id].content.encode()
     return Vocabulary(
         bytes_of=tuple(bytes_of),
         eos_id=tokenizer.eos_token_id,

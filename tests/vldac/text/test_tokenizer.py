@@ -7,7 +7,7 @@ import socket
 import numpy as np
 import pytest
 import transformers
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -23,25 +23,33 @@ SPECIAL = {
     "<|image_pad|>": 261,
     "<|video_pad|>": 262,
 }
+FRAME = ['{"thoughts": "', '", "action": "', '"}']
 BUNDLED = load_tokenizer()
 
 
-def test_bundled_tokenizer_is_the_bytes_and_qwens_special_tokens(monkeypatch):
+def test_bundled_tokenizer_is_the_bytes_qwens_special_tokens_and_an_answers_frame(monkeypatch):
     def no_network(*args, **kwargs):
         raise AssertionError("the bundled tokenizer must not reach for the network")
 
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     monkeypatch.setattr(socket, "create_connection", no_network)
     table = vocabulary(load_tokenizer())
-    assert table.bytes_of == (*(bytes([byte]) for byte in range(256)), *[None] * len(SPECIAL))
+    frame = [piece.encode() for piece in FRAME]
+    assert table.bytes_of == (*(bytes([byte]) for byte in range(256)), *[None] * len(SPECIAL), *frame)
     assert {name: special_id(BUNDLED, name) for name in SPECIAL} == SPECIAL
-    assert (table.eos_id, table.pad_id, table.size) == (258, 256, 263)
+    assert (table.eos_id, table.pad_id, table.size) == (258, 256, 266)
     assert (table.image_token_id, table.vision_start_id, table.vision_end_id) == (261, 259, 260)
 
 
 @given(st.text())
 def test_bundled_tokenizer_encodes_text_to_its_utf8(text):
+    assume(not any(piece in text for piece in FRAME))
     assert encode(BUNDLED, text) == list(text.encode())
+
+
+def test_bundled_tokenizer_frames_an_answer_in_three_tokens():
+    answer = encode(BUNDLED, '{"thoughts": "red box", "action": "left"}')
+    assert answer == [263, *b"red box", 264, *b"left", 265]
 
 
 def test_bytes_of_tokens_are_the_text_that_was_encoded(text):

@@ -1,0 +1,27 @@
+"""What an answer says, for people: on the host, after the fact. The device reads answers by `grammar`."""
+
+from __future__ import annotations
+
+import json
+
+
+def thoughts_of(answer: str) -> str:
+    """The thoughts in the last answer object of a text; "" where there is none.
+
+    Args:
+      answer: all that a model wrote. It is data: whatever it holds, nothing is raised.
+    """
+    decoder = json.JSONDecoder()
+    starts = [i for i, character in enumerate(answer) if character == "{"]
+    for start in reversed(starts):
+        try:
+            found, _ = decoder.raw_decode(answer, start)
+        except (ValueError, RecursionError):
+            continue
+        if (
+            isinstance(found, dict)
+            and list(found) == ["thoughts", "action"]
+            and isinstance(found["thoughts"], str)
+        ):
+            return found["thoughts"]
+    return ""
