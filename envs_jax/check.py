@@ -3,13 +3,14 @@
     report = envs_jax.check(world)      # raises WorldError, naming the method and what it did
     report.expert_success, report.random_success
 
-What is proven, on random states reached by random actions:
+What is proven, on a few states reached by random actions and in many whole episodes:
 
-* attributes are well-formed, and every method has static shapes and the declared dtypes;
-* methods are pure: two fresh traces give the same program's results, nothing leaks, no jaxpr holds a callback;
+* attributes are well-formed, and every method has static shapes and the declared dtypes, none of them weak;
+* methods are pure: two fresh traces give the same results, nothing leaks, the world's own attributes stay, no
+  jaxpr holds a callback;
 * `jax.vmap` gives what a Python loop gives;
 * any int32 is a legal action: unknown ids do what INVALID does, every number stays finite;
-* every episode ends within `max_steps`, and the state counts its steps and carries its key;
+* every episode ends within `max_steps`, the state counts its steps and carries its key, ids stay in range;
 * the scripted expert beats uniformly random actions beyond chance.
 """
 
@@ -26,7 +27,7 @@ import numpy as np
 
 from envs_jax.world import INVALID, Step, World
 
-_EXTREMES = (INVALID, -2, np.iinfo(np.int32).min, np.iinfo(np.int32).max)
+_LEAST, _GREATEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
 # vmap may order float operations differently; a ray that just grazes an edge may then see the other side of it.
 _FLOAT_TOLERANCE = 1e-4
 _PIXEL_TOLERANCE, _PIXEL_SHARE = 2, 0.002
@@ -54,7 +55,7 @@ class Report:
 
 
 def check(world: World, seed: int = 0, episodes: int = 128, states: int = 6) -> Report:
-    """Proves the contract on examples; takes a few compilations of each method.
+    """Proves the contract on examples; takes half a dozen compilations.
 
     Args:
       world: the world to check.
@@ -67,11 +68,10 @@ def check(world: World, seed: int = 0, episodes: int = 128, states: int = 6) -> 
     """
     _attributes(world)
     key = jax.random.key(seed)
-    shapes = _signatures(world, key)
+    _signatures(world, key)
     _no_callbacks(world, key)
     reached, actions = _reached_states(world, jax.random.fold_in(key, 1), states)
-    _pure_and_vectorised(world, key, reached, actions)
-    _values(world, reached, shapes)
+    _pure_and_vectorised(world, jax.random.fold_in(key, 3), reached, actions)
     _total(world, reached)
     return _episodes(world, jax.random.fold_in(key, 2), episodes)
 
@@ -81,8 +81,9 @@ def _require(condition: Any, message: str) -> None:
         raise WorldError(message)
 
 
-def _attributes(world: World) -> None:
-    _require(isinstance(world, World), f"{type(world).__name__} lacks an attribute or method of envs_jax.World")
+def _attributes(world: Any) -> None:
+    missing = [name for name in (*World.__annotations__, *_methods(world)) if not hasattr(world, name)]
+    _require(not missing, f"{type(world).__name__} lacks {', '.join(missing)} of envs_jax.World")
 
     def texts(field: str, least: int) -> None:
         value = getattr(world, field)
@@ -104,8 +105,8 @@ def _attributes(world: World) -> None:
     _require(isinstance(steps, int) and steps > 0, f"max_steps is {steps!r}; accepted: a positive int")
 
 
-def _methods(world: World) -> dict[str, Callable]:
-    """Every method as a function of (state, action, key), made anew: jit never finds an old trace."""
+def _methods(world: Any) -> dict[str, Callable]:
+    """Every method as a function of (state, action, key)."""
     return {
         "reset": lambda state, action, key: world.reset(key),
         "step": lambda state, action, key: world.step(state, action),
@@ -115,6 +116,11 @@ def _methods(world: World) -> dict[str, Callable]:
         "expert": lambda state, action, key: world.expert(state, key),
         "explain": lambda state, action, key: world.explain(state),
     }
+
+
+def _everything(world: World) -> Callable:
+    """All methods in one function of (state, action, key), made anew: jit never finds an old trace."""
+    return lambda state, action, key: {name: call(state, action, key) for name, call in _methods(world).items()}
 
 
 def _spec(leaf: Any) -> tuple:
@@ -133,60 +139,61 @@ def _same_structure(one: Any, two: Any) -> str | None:
     return None
 
 
-def _signatures(world: World, key: jax.Array) -> dict[str, Any]:
-    """Shapes and dtypes of everything, by tracing alone: {method: its abstract result}."""
-    state = _traced("reset", lambda: jax.eval_shape(world.reset, key))
+def _signatures(world: World, key: jax.Array) -> None:
+    """Shapes and dtypes of everything, by tracing alone."""
+    state = _traced(world, "reset", lambda: jax.eval_shape(world.reset, key))
     for field, kind in (("key", "a random key"), ("steps", "int32[]")):
-        _require(hasattr(state, field), f"State has no {field!r}; accepted: {kind}")
-    _require(_spec(state.steps)[:2] == ((), "int32"), f"State.steps is {_spec(state.steps)}; accepted: int32[]")
+        _require(hasattr(state, field), f"reset: State has no {field!r}; accepted: {kind}")
+    _due("reset: State.steps", state.steps, (), "int32")
     is_key = jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key) and state.key.shape == ()
     is_raw = _spec(state.key)[:2] == ((2,), "uint32")
-    _require(is_key or is_raw, f"State.key is {_spec(state.key)}; accepted: one random key")
+    _require(is_key or is_raw, f"reset: State.key is {_spec(state.key)}; accepted: one random key")
 
     action = jax.ShapeDtypeStruct((), jnp.int32)
     results = {"reset": state}
     for name, method in _methods(world).items():
         if name != "reset":
-            results[name] = _traced(name, lambda m=method: jax.eval_shape(m, state, action, key))
+            results[name] = _traced(world, name, lambda m=method: jax.eval_shape(m, state, action, key))
+    for name, result in results.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(result):
+            where = name + jax.tree_util.keystr(path)
+            _require(not _spec(leaf)[2], f"{where} is weakly typed; accepted: an array, such as jnp.int32(0)")
 
-    _require(
-        isinstance(results["step"], tuple) and len(results["step"]) == 2, "step does not return (state, Step)"
-    )
-    difference = _same_structure(state, results["step"][0])
+    pair = results["step"]
+    _require(isinstance(pair, tuple) and len(pair) == 2, "step does not return (state, Step)")
+    difference = _same_structure(state, pair[0])
     _require(difference is None, f"step returns another kind of State than reset: they differ in {difference}")
-    step = results["step"][1]
+    step = pair[1]
     _require(isinstance(step, Step), f"step returns a {type(step).__name__} where a Step is due")
-    for field, dtype in {
-        "reward": "float32",
-        "terminated": "bool",
-        "truncated": "bool",
-        "success": "bool",
-    }.items():
-        spec = _spec(getattr(step, field))
-        _require(spec[:2] == ((), dtype), f"Step.{field} is {spec}; accepted: {dtype}[]")
-
-    def due(name: str, shape: tuple | None, dtype: str) -> None:
-        spec = _spec(results[name])
-        fits = spec[1] == dtype and (spec[0] == shape if shape is not None else len(spec[0]) == 1)
-        _require(fits, f"{name} returns {spec[1]}{list(spec[0])}; accepted: {dtype}{list(shape or ('n',))}")
-
-    due("render", world.image_shape, "uint8")
-    due("admissible", (len(world.actions),), "bool")
-    _require(
-        _spec(results["expert"])[:2] == ((), "int32"),
-        f"expert returns {_spec(results['expert'])}, not int32[]",
-    )
-    due("describe", None, "int32")
-    due("explain", None, "int32")
-    return results
+    _due("step: Step.reward", step.reward, (), "float32")
+    for field in ("terminated", "truncated", "success"):
+        _due(f"step: Step.{field}", getattr(step, field), (), "bool")
+    _due("render", results["render"], world.image_shape, "uint8")
+    _due("admissible", results["admissible"], (len(world.actions),), "bool")
+    _due("expert", results["expert"], (), "int32")
+    _due("describe", results["describe"], None, "int32")
+    _due("explain", results["explain"], None, "int32")
 
 
-def _traced(name: str, call: Callable[[], Any]) -> Any:
+def _due(what: str, result: Any, shape: tuple | None, dtype: str) -> None:
+    """Requires one array of a shape (None: any with one axis) and a dtype."""
+    accepted = f"{dtype}{list(shape) if shape is not None else ['n']}"
+    _require(hasattr(result, "dtype"), f"{what} is a {type(result).__name__}; accepted: {accepted}")
+    fits = str(result.dtype) == dtype and (result.shape == shape if shape is not None else result.ndim == 1)
+    _require(fits, f"{what} is {result.dtype}{list(result.shape)}; accepted: {accepted}")
+
+
+def _traced(world: World, name: str, call: Callable[[], Any]) -> Any:
+    before = dict(getattr(world, "__dict__", {}))
     try:
         with jax.checking_leaks():
-            return call()
+            result = call()
     except Exception as error:
         raise WorldError(f"{name} cannot be traced: {type(error).__name__}: {error}") from error
+    # A new attribute may be a cached property; one that is bound anew is state outside the State.
+    changed = [field for field, value in before.items() if getattr(world, "__dict__", {}).get(field) is not value]
+    _require(not changed, f"{name} is not pure: it changes the world's attribute {', '.join(changed)}")
+    return result
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:
@@ -228,22 +235,29 @@ def _reached_states(world: World, key: jax.Array, count: int) -> tuple[Any, jax.
 
 
 def _pure_and_vectorised(world: World, key: jax.Array, states: Any, actions: jax.Array) -> None:
-    """Two fresh traces agree to the bit; vmap agrees with a Python loop up to rounding."""
-    count = len(actions)
-    keys = jax.random.split(jax.random.fold_in(key, 3), count)
-    each = [jax.tree.map(lambda x, i=i: x[i], (states, actions, keys)) for i in range(count)]
-    for (name, once), again in zip(_methods(world).items(), _methods(world).values(), strict=True):
-        first, second = jax.jit(once), jax.jit(again)
-        loop = [first(*arguments) for arguments in each]
-        repeated = [second(*arguments) for arguments in each]
-        _require(
-            all(_worst(a, b) is None for a, b in zip(loop, repeated, strict=True)),
-            f"{name} is not pure: traced a second time it gives other results for the same arguments",
-        )
-        vectorised = jax.jit(jax.vmap(again))(states, actions, keys)
-        for i, result in enumerate(loop):
-            worst = _worst(result, jax.tree.map(lambda x, i=i: x[i], vectorised), name == "render")
+    """Two fresh traces agree, and vmap agrees with a Python loop; floats up to rounding."""
+    keys = jax.random.split(key, len(actions))
+    each = [jax.tree.map(lambda x, i=i: x[i], (states, actions, keys)) for i in range(len(actions))]
+    first, second = jax.jit(_everything(world)), jax.jit(_everything(world))
+    loop = [first(*arguments) for arguments in each]
+    again = [second(*arguments) for arguments in each]
+    vectorised = jax.jit(jax.vmap(_everything(world)))(states, actions, keys)
+    for i, single in enumerate(loop):
+        lane = jax.tree.map(lambda x, i=i: x[i], vectorised)
+        for name, result in single.items():
+            worst = _worst(result, again[i][name])
+            _require(
+                worst is None,
+                f"{name} is not pure: traced again it gives another result for the same arguments: {worst}",
+            )
+            worst = _worst(result, lane[name], image=name == "render")
             _require(worst is None, f"{name} under vmap differs from a Python loop over single worlds: {worst}")
+    started = vectorised["reset"]
+    _require(not _array(started.steps).any(), "reset: State.steps is not 0")
+    _require(
+        len({row.tobytes() for row in _array(started.key)}) == len(keys),
+        "reset: State.key is the same after resets with different keys",
+    )
 
 
 def _worst(one: Any, two: Any, image: bool = False) -> str | None:
@@ -270,83 +284,119 @@ def _array(leaf: Any) -> np.ndarray:
     return np.asarray(leaf)
 
 
-def _values(world: World, states: Any, shapes: dict[str, Any]) -> None:
-    """Ids within range, counters right, nothing NaN, on states [n, ...]."""
-    keys = jax.random.split(jax.random.key(0), len(states.steps))
-    for name in ("describe", "explain"):
-        ids = np.asarray(jax.jit(jax.vmap(getattr(world, name)))(states))
-        ok = np.all((ids >= -1) & (ids < len(world.phrases)))
-        _require(ok, f"{name} gives phrase id {ids.min()}..{ids.max()}; accepted: -1..{len(world.phrases) - 1}")
-    actions = np.asarray(jax.jit(jax.vmap(world.expert))(states, keys))
-    _require(
-        np.all((actions >= 0) & (actions < len(world.actions))),
-        f"expert gives action {actions.min()}..{actions.max()}; accepted: 0..{len(world.actions) - 1}",
-    )
-    resets = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(1), 4))
-    _require(np.all(np.asarray(resets.steps) == 0), "State.steps is not 0 after reset")
-    carried = _array(resets.key)
-    _require(
-        len({row.tobytes() for row in carried}) == len(carried),
-        "State.key is the same after different resets",
-    )
-
-
 def _total(world: World, states: Any) -> None:
     """Any int32 is a legal action in states [n, ...]: finite, counted, and unknown ids equal INVALID."""
-    unknown = jnp.array([*_EXTREMES, len(world.actions)], jnp.int32)
-    known = jnp.arange(len(world.actions), dtype=jnp.int32)
-    actions = jnp.concatenate([unknown, known])
+    known, near = len(world.actions), np.arange(8)
+    anywhere = np.random.default_rng(0).integers(known, _GREATEST, 8)
+    unknown = [INVALID, *(-2 - near), *(known + near), *anywhere, *-anywhere, _LEAST, _GREATEST]
+    actions = np.array([*unknown, *range(known)], np.int32)
     step = jax.jit(jax.vmap(jax.vmap(world.step, (None, 0)), (0, None)))
-    after, result = step(states, actions)  # [n, actions]
+    after, result = step(states, jnp.asarray(actions))  # [n, actions]
     for name, tree in (("State", after), ("Step", result)):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if jnp.issubdtype(leaf.dtype, jnp.floating):
                 bad = ~np.isfinite(np.asarray(leaf)).reshape(*leaf.shape[:2], -1).all(axis=(0, 2))
                 where = f"{name}{jax.tree_util.keystr(path)}"
-                _require(not bad.any(), f"step with action {np.asarray(actions)[bad]} makes {where} not finite")
+                _require(not bad.any(), f"step with action {actions[bad].tolist()} makes {where} not finite")
+    counted = (np.asarray(after.steps) == np.asarray(states.steps)[:, None] + 1).all(axis=0)
     _require(
-        np.array_equal(np.asarray(after.steps), np.asarray(states.steps)[:, None] + np.ones(len(actions), int)),
-        "State.steps does not grow by 1 in every step (invalid actions cost a step too)",
+        counted.all(),
+        f"step with action {actions[~counted].tolist()} does not add 1 to State.steps (invalid ones count, too)",
     )
     for i in range(1, len(unknown)):
         worst = _worst(
             jax.tree.map(lambda x: x[:, 0], (after, result)),
             jax.tree.map(lambda x, i=i: x[:, i], (after, result)),
         )
-        _require(worst is None, f"action id {int(unknown[i])} does not do what INVALID does: {worst}")
+        _require(worst is None, f"step with action {actions[i]} does not do what INVALID does: {worst}")
 
 
-def _play(world: World, policy: Callable, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One episode: (succeeded bool[], ended bool[], length int32[]); `policy(state, key) -> action`."""
-    reset_key, key = jax.random.split(key)
+def _finite(tree: Any) -> jax.Array:
+    """bool[], whether every float in a pytree is finite."""
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in floats], bool))
 
-    def body(carry, key):
-        state, succeeded, ended, length = carry
-        state, step = world.step(state, policy(state, key))
-        length = length + jnp.where(ended, 0, 1)
-        succeeded = succeeded | (step.success & ~ended)
-        return (state, succeeded, ended | step.terminated | step.truncated, length), None
 
-    start = (world.reset(reset_key), jnp.bool_(False), jnp.bool_(False), jnp.int32(0))
-    (_, succeeded, ended, length), _ = jax.lax.scan(body, start, jax.random.split(key, world.max_steps))
-    return succeeded, ended, length
+def _play(world: World, wise: jax.Array, reset_key: jax.Array, keys: jax.Array, actions: jax.Array) -> dict:
+    """One episode, with the expert (`wise` bool[]) or the given actions; stepped on after its end.
+
+    Args:
+      world: the world.
+      wise: bool[].
+      reset_key: of the episode.
+      keys: for the expert, one a step: [max_steps].
+      actions: int32[max_steps].
+
+    Returns:
+      succeeded bool[], ended bool[], length int32[], what was seen: least and greatest id (int32[2]) of describe,
+      explain and expert, whether steps were `counted` up to the end and all numbers `finite`.
+    """
+
+    def reach(record, name, ids):
+        ids = jnp.append(ids.reshape(-1), record[name])
+        return jnp.stack([ids.min(), ids.max()])
+
+    def body(carry, item):
+        state, record = carry
+        key, action = item
+        expert = world.expert(state, key)
+        after, step = world.step(state, jnp.where(wise, expert, action))
+        running = ~record["ended"]
+        record = {
+            "succeeded": record["succeeded"] | (step.success & running),
+            "ended": record["ended"] | step.terminated | step.truncated,
+            "length": record["length"] + running,
+            "describe": reach(record, "describe", world.describe(state)),
+            "explain": reach(record, "explain", world.explain(state)),
+            "expert": reach(record, "expert", expert),
+            "counted": record["counted"] & (~running | (after.steps == state.steps + 1)),
+            "finite": record["finite"] & _finite((state, step)),
+        }
+        return (after, record), None
+
+    nothing = jnp.full(2, -1, jnp.int32)
+    record = {
+        "succeeded": jnp.bool_(False),
+        "ended": jnp.bool_(False),
+        "length": jnp.int32(0),
+        "describe": nothing,
+        "explain": nothing,
+        "expert": jnp.zeros(2, jnp.int32),
+        "counted": jnp.bool_(True),
+        "finite": jnp.bool_(True),
+    }
+    start = world.reset(reset_key), record
+    return jax.lax.scan(body, start, (keys, actions))[0][1]
 
 
 def _episodes(world: World, key: jax.Array, episodes: int) -> Report:
     """Plays whole episodes with the expert and with random actions, and compares them."""
+    wise = np.repeat([True, False], episodes)
+    shape = 2 * episodes, world.max_steps
+    reset_key, expert_key, action_key = jax.random.split(key, 3)
+    keys = jax.random.split(reset_key, shape[0]), jax.random.split(expert_key, shape)
+    actions = jax.random.randint(action_key, shape, 0, len(world.actions), jnp.int32)
+    seen = jax.tree.map(np.asarray, jax.jit(jax.vmap(partial(_play, world)))(jnp.asarray(wise), *keys, actions))
 
-    def uniform(state, key):
-        return jax.random.randint(key, (), 0, len(world.actions), jnp.int32)
-
-    outcome = {}
-    for number, (name, policy) in enumerate((("expert", world.expert), ("random", uniform))):
-        keys = jax.random.split(jax.random.fold_in(key, number), episodes)
-        success, ended, length = map(np.asarray, jax.jit(jax.vmap(partial(_play, world, policy)))(keys))
+    for name, least, count in (
+        ("describe", -1, len(world.phrases)),
+        ("explain", -1, len(world.phrases)),
+        ("expert", 0, len(world.actions)),
+    ):
+        low, high = seen[name].min(), seen[name].max()
+        kind = "action" if name == "expert" else "phrase id"
         _require(
-            ended.all(), f"{np.sum(~ended)} of {episodes} episodes run on after max_steps = {world.max_steps}"
+            least <= low and high < count, f"{name} gives {kind} {low}..{high}; accepted: {least}..{count - 1}"
         )
-        outcome[name] = success.astype(float), length.astype(float)
-    (expert, expert_steps), (chance, chance_steps) = outcome["expert"], outcome["random"]
+    _require(seen["finite"].all(), "step: a State or a Step holds a number that is not finite in some episode")
+    _require(seen["counted"].all(), "step does not add 1 to State.steps everywhere in an episode")
+    endless = np.sum(~seen["ended"])
+    _require(
+        not endless,
+        f"step: {endless} of {2 * episodes} episodes run on after max_steps = {world.max_steps}",
+    )
+    expert, chance = (seen["succeeded"][lanes].astype(float) for lanes in (wise, ~wise))
+    expert_steps, chance_steps = (seen["length"][lanes].astype(float) for lanes in (wise, ~wise))
     report = Report(
         name=world.name,
         episodes=episodes,
@@ -357,7 +407,7 @@ def _episodes(world: World, key: jax.Array, episodes: int) -> Report:
     )
     # Where chance alone nearly always succeeds in the end, the expert must at least be quicker.
     better = _beyond_chance(expert, chance)
-    quicker = expert.mean() >= chance.mean() and _beyond_chance(-expert_steps, -chance_steps)
+    quicker = expert.mean() >= max(chance.mean(), 0.5) and _beyond_chance(-expert_steps, -chance_steps)
     _require(
         better or quicker,
         f"the expert does not beat random actions: success {report.expert_success:.2f} against "
