@@ -8,6 +8,7 @@ import pytest
 
 import envs_jax
 from envs_jax import world as registry
+from envs_jax.cards.number_line import NumberLine
 
 
 @pytest.fixture(autouse=True)
@@ -17,10 +18,10 @@ def own_registry(monkeypatch):
 
 
 @dataclasses.dataclass(frozen=True)
-class Thing:
-    name: str
+class Thing(NumberLine):
+    """A whole world, because the annotation of what `make` returns is checked while the tests run."""
+
     size: int = 3
-    color: str = "red"
 
 
 def test_importing_the_package_registers_the_families():
@@ -31,7 +32,7 @@ def test_importing_the_package_registers_the_families():
 def test_make_gives_name_and_options_to_the_builder():
     envs_jax.register("toys/thing", Thing)
     assert "toys/thing" in envs_jax.names()
-    assert envs_jax.make("toys/thing", size=5) == Thing("toys/thing", 5)
+    assert envs_jax.make("toys/thing", size=5) == Thing("toys/thing", size=5)
 
 
 def test_a_name_is_registered_once():
@@ -64,7 +65,9 @@ def test_an_unknown_option_gives_the_accepted_ones():
     envs_jax.register("toys/thing", Thing)
     envs_jax.register("toys/plain", lambda name: name)
     envs_jax.register("toys/other", lambda *, name, length, width=1: (name, length, width))
-    with pytest.raises(ValueError, match=r"'toys/thing': .*'sise'; accepted options: size, color"):
+    with pytest.raises(
+        ValueError, match=r"'toys/thing': .*'sise'; accepted options: max_position, image_shape, size"
+    ):
         envs_jax.make("toys/thing", sise=3)
     with pytest.raises(ValueError, match=r"'toys/plain': .*'size'; accepted options: none"):
         envs_jax.make("toys/plain", size=3)
@@ -75,8 +78,8 @@ def test_an_unknown_option_gives_the_accepted_ones():
 
 
 def test_a_builder_may_take_any_option():
-    envs_jax.register("toys/any", lambda name, **options: options)
-    assert envs_jax.make("toys/any", a=1, b=2) == {"a": 1, "b": 2}
+    envs_jax.register("toys/any", lambda name, **options: Thing(name, size=options["b"]))
+    assert envs_jax.make("toys/any", a=1, b=2) == Thing("toys/any", size=2)
 
 
 def test_a_fault_of_the_builder_is_not_taken_for_a_wrong_option():
