@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -207,7 +208,7 @@ class Qwen2VLConfig:
         if isinstance(config, Mapping):
             from transformers import AutoConfig  # here, because it takes seconds and `nano` does not need it
 
-            fields = dict(config)
+            fields = copy.deepcopy(dict(config))  # some versions write into the nested parts
             _accept("model_type", fields.pop("model_type", "qwen2_vl"), "qwen2_vl")
             config = AutoConfig.for_model("qwen2_vl", **fields)
         _accept("model_type", config.model_type, "qwen2_vl")

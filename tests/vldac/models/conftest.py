@@ -23,8 +23,7 @@ PREPROCESSOR = {
     "patch_size": 4,
     "merge_size": 2,
     "temporal_patch_size": 2,
-    "min_pixels": 16 * 16,
-    "max_pixels": 40 * 40,
+    "size": {"shortest_edge": 16 * 16, "longest_edge": 40 * 40},
 }
 
 
@@ -126,7 +125,7 @@ def make_torch_config():
 
 
 @pytest.fixture(scope="session")
-def preprocessor() -> dict[str, int]:
+def preprocessor() -> dict[str, Any]:
     return dict(PREPROCESSOR)
 
 

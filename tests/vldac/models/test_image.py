@@ -102,20 +102,21 @@ def test_smart_resize_equals_transformers(height, width, factor, least, most):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "pixels"),
+    ("height", "width", "least", "most"),
     [
-        (60, 80, {}),  # the default bounds, enlarged to 56 * 56 at least
-        (10, 33, {}),
-        (210, 150, {"max_pixels": 96 * 96}),
-        (64, 64, {"min_pixels": 8 * 8, "max_pixels": 64 * 64}),  # fits as it is
-        (20, 20, {"min_pixels": 8 * 8, "max_pixels": 64 * 64}),  # 2.5 blocks: halves go to even
-        (61, 43, {"min_pixels": 100 * 100}),
-        (33, 200, {"min_pixels": 8 * 8, "max_pixels": 24 * 24}),
+        (60, 80, 56 * 56, 28 * 28 * 1280),  # the default bounds
+        (10, 33, 56 * 56, 28 * 28 * 1280),
+        (210, 150, 56 * 56, 96 * 96),
+        (64, 64, 8 * 8, 64 * 64),  # fits as it is
+        (20, 20, 8 * 8, 64 * 64),  # 2.5 blocks: halves go to even
+        (61, 43, 100 * 100, 28 * 28 * 1280),
+        (33, 200, 8 * 8, 24 * 24),
     ],
 )
-def test_preprocess_equals_the_pillow_processor(rng, monkeypatch, height, width, pixels):
+def test_preprocess_equals_the_pillow_processor(rng, monkeypatch, height, width, least, most):
     monkeypatch.setattr(PIL.Image.Image, "resize", two_passes)
-    processor = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, temporal_patch_size=2, **pixels)
+    size = {"shortest_edge": least, "longest_edge": most}
+    processor = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, temporal_patch_size=2, size=size)
     image_config = ImageConfig.from_hf(processor.to_dict(), VISION)
     images = pictures(rng, height, width, count=3)
     theirs = processor(list(images), return_tensors="np")
