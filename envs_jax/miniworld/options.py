@@ -1,0 +1,34 @@
+"""Options that MiniWorld tasks have in common, checked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def check_image_shape(value: Any) -> None:
+    """Raises ValueError unless `value` is (height, width, 3) of 8 to 1024 pixels a side."""
+    ok = isinstance(value, tuple) and len(value) == 3 and all(type(n) is int for n in value)
+    if not ok or value[2] != 3 or not all(8 <= n <= 1024 for n in value[:2]):
+        raise ValueError(f"image_shape is {value!r}; accepted: (height, width, 3), both from 8 to 1024")
+
+
+def check_max_steps(value: Any) -> None:
+    """Raises ValueError unless `value` is a positive int."""
+    if type(value) is not int or value < 1:
+        raise ValueError(f"max_steps is {value!r}; accepted: a positive int")
+
+
+def check_number(field: str, value: Any, low: float | int, high: float | int, unit: str) -> None:
+    """Raises ValueError unless `value` is a number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{field} is {value!r}; accepted: a number from {low:g} to {high:g} {unit}")
+    if not low <= value <= high:
+        raise ValueError(f"{field} is {value!r}; accepted: from {low:g} to {high:g} {unit}")
+
+
+def check_turn(value: Any) -> None:
+    """Raises ValueError unless `value`, degrees, divides a full turn into at least four."""
+    check_number("turn_degrees", value, 1, 90, "degrees")
+    if abs(360 / value - round(360 / value)) > 1e-9:
+        raise ValueError(f"turn_degrees is {value!r}; accepted: a divisor of 360, so that headings repeat")
