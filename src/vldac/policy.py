@@ -1,0 +1,373 @@
+"""One vision-language model, one value head, one codec: what acts, and what is trained.
+
+* `act` writes an answer token by token; `log_probs` scores the same tokens in the training pass. With
+  unchanged parameters the two agree, so the importance ratio starts at 1.
+* Slots of a sequence are static: [prefix | context | answer]. The prefix (the static text of the prompt) is
+  the same for every lane, so its keys and values are computed once for a policy and shared.
+* Absent slots (a frame not seen yet, unused dynamic text) are masked and take no position; nothing is
+  packed, so the last context slot, whose hidden state gives the value and the first token, is static.
+* Sampled ids are never decoded and encoded again; special, image and padding ids can not be sampled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, struct
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
+
+from envs_jax import World
+from vldac.lanes import Observation
+from vldac.models import KVCache, Qwen2VL, Qwen2VLConfig, ValueHead, image_grid
+from vldac.models.value_head import REFERENCE_SIZES
+from vldac.text.grammar import ActionGrammar
+from vldac.text.prompt import Prompt, Slots
+from vldac.text.tokenizer import Vocabulary, vocabulary
+
+BANNED = -1e30  # logit of a token that can not be sampled; finite, so that no NaN arises from inf - inf
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """How the model is shown a world and how it answers."""
+
+    history: int = 1
+    """Frames of the episode that the model sees, the present one included."""
+    max_tokens: int = 32
+    """Tokens of an answer at most, its end-of-sequence token included."""
+    decoding: Literal["free", "grammar"] = "free"
+    """"free" samples anything and looks for an answer in it; "grammar" can only write answers."""
+    temperature: float = 1.0
+    """Of sampling, and of every log-probability: the policy that is trained is the one that acts."""
+    text_observation: bool = False
+    """Put the world's own text (`describe`) into the prompt."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the training pass recomputes instead of storing, layer by layer."""
+
+    def __post_init__(self):
+        for field in ("history", "max_tokens"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} is {getattr(self, field)}; accepted: 1 or more")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}; accepted: above 0")
+
+
+@struct.dataclass
+class Response:
+    """An answer, leaves [..., B, ...].
+
+    Attributes:
+      tokens: int32[B, N], as sampled; the pad id after the end.
+      log_probs: float32[B, N], of each token when it was sampled; 0 after the end.
+      mask: bool[B, N], true up to and including the end-of-sequence token.
+        Worked example: 3 tokens in 5 slots -> [1, 1, 1, 0, 0].
+      grammar_state: int32[B], the automaton's state after the answer.
+      action: int32[B], the action that the answer names, -1 = none.
+      value: float32[B], the critic on the observation.
+    """
+
+    tokens: Int[Array, "*b n"]
+    log_probs: Float[Array, "*b n"]
+    mask: Bool[Array, "*b n"]
+    grammar_state: Int[Array, "*b"]
+    action: Int[Array, "*b"]
+    value: Float[Array, "*b"]
+
+
+@struct.dataclass
+class Scores:
+    """The training pass over given answers, leaves [B, ...].
+
+    Attributes:
+      log_probs: float32[B, N], 0 where the token mask is false.
+      entropy: float32[B, N], of the distribution each token was drawn from; 0 where masked.
+      value: float32[B].
+    """
+
+    log_probs: Float[Array, "b n"]
+    entropy: Float[Array, "b n"]
+    value: Float[Array, " b"]
+
+
+@struct.dataclass
+class Prepared:
+    """What stays the same while the parameters do: computed once a rollout, not once a step.
+
+    Attributes:
+      params: the policy's parameters.
+      prefix: keys and values of the static text, batch 1.
+      layers: the decoder's layers apart, for the unrolled decode.
+    """
+
+    params: Any
+    prefix: KVCache
+    layers: Any
+
+
+@struct.dataclass
+class Context:
+    """A prefilled prompt, ready to be answered.
+
+    Attributes:
+      hidden: float[B, d], final hidden state of the last prompt token.
+      cache: keys and values of the context slots.
+      valid: bool[B, C], which context slots hold something.
+      next_position: int32[B], position of the first answer token.
+    """
+
+    hidden: Float[Array, "b d"]
+    cache: KVCache
+    valid: Bool[Array, "b c"]
+    next_position: Int[Array, " b"]
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """How a model acts in one world. Holds no parameters: every method is a pure function of them.
+
+    Attributes:
+      config: see there.
+      model: the vision-language model's definition; parameters["model"] are its weights.
+      head: the critic's definition; parameters["value"] are its weights.
+      prompt: how observations become slots.
+      grammar: how answers become actions.
+      vocabulary: the tokens.
+    """
+
+    config: PolicyConfig
+    model: nnx.GraphDef
+    head: nnx.GraphDef
+    prompt: Prompt
+    grammar: ActionGrammar
+    vocabulary: Vocabulary
+
+    @classmethod
+    def build(
+        cls,
+        world: World,
+        tokenizer: Any,
+        model_config: Qwen2VLConfig,
+        config: PolicyConfig,
+        value_head: tuple[int, ...] = REFERENCE_SIZES,
+        dtype: DTypeLike = jnp.float32,
+    ) -> Policy:
+        """A policy for `world`. Parameters fit every policy of the same model and head, whatever its world.
+
+        Args:
+          world: gives the prompt's words, the frame's size and the actions.
+          tokenizer: a Hugging Face tokenizer.
+          model_config: the vision-language model.
+          config: how it is shown a world and how it answers.
+          value_head: widths of the critic's hidden layers.
+          dtype: what the model computes in.
+
+        Raises:
+          ValueError: the tokenizer does not fit the model, or `max_tokens` can not hold an answer.
+        """
+        tokens = vocabulary(tokenizer, model_config.vocab_size)
+        model, head = nnx.eval_shape(
+            lambda: (
+                Qwen2VL(model_config, rngs=nnx.Rngs(0), dtype=dtype),
+                ValueHead(model_config.hidden_size, value_head, rngs=nnx.Rngs(0)),
+            )
+        )
+        height, width, _ = world.image_shape
+        grammar = ActionGrammar.build(world.actions, tokens, config.decoding)
+        grammar.check_budget(config.max_tokens)
+        return cls(
+            config=config,
+            model=nnx.graphdef(model),
+            head=nnx.graphdef(head),
+            prompt=Prompt.build(
+                world,
+                tokenizer,
+                tokens,
+                image_grid(model_config, height, width),
+                config.history,
+                config.text_observation,
+            ),
+            grammar=grammar,
+            vocabulary=tokens,
+        )
+
+    def prepare(self, params: Any) -> Prepared:
+        """Computes what stays the same while the parameters do."""
+        model = self._model(params)
+        return Prepared(params=params, prefix=self._prefix(model), layers=model.decode_layers())
+
+    def value(self, prepared: Prepared, observation: Observation) -> Float[Array, " b"]:
+        """The critic's value of each observation, float32[B]."""
+        context = self._prefill(prepared, observation)
+        return self._value(prepared.params, context.hidden)
+
+    def act(
+        self,
+        prepared: Prepared,
+        observation: Observation,
+        key: PRNGKeyArray,
+        silent: Bool[Array, " b"] | None = None,
+    ) -> Response:
+        """Answers each observation, token by token, until every answer has ended.
+
+        Args:
+          prepared: from `prepare`.
+          observation: of B worlds.
+          key: of this call.
+          silent: lanes that need no answer, only a value: theirs is empty, with action -1.
+
+        Returns:
+          The answers and the critic's values.
+        """
+        model = self._model(prepared.params)
+        context = self._prefill(prepared, observation)
+        batch, slots, length = context.valid.shape[0], context.valid.shape[1], self.config.max_tokens
+
+        def sample(hidden, index, state, done):
+            """One token a lane: (token, its log-probability, the automaton's next state)."""
+            logits = self._mask_logits(model.logits(hidden), state, length - index)
+            token = jax.random.categorical(jax.random.fold_in(key, index), logits)
+            log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
+            token = jnp.where(done, self.vocabulary.pad_id, token).astype(jnp.int32)
+            state = jnp.where(done, state, self.grammar.advance(state, token))
+            return token, jnp.where(done, 0.0, log_prob), state
+
+        def write(index, state, done, tokens, log_probs, mask, hidden):
+            token, log_prob, state = sample(hidden, index, state, done)
+            tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, index, axis=1)
+            log_probs = jax.lax.dynamic_update_index_in_dim(log_probs, log_prob, index, axis=1)
+            mask = jax.lax.dynamic_update_index_in_dim(mask, ~done, index, axis=1)
+            return token, state, done | (token == self.vocabulary.eos_id), tokens, log_probs, mask
+
+        # The slots of the answer follow those of the context; token i lies in slot C + i.
+        # Worked example, context valid = [0 1], 3 answer tokens, the second being written: [0 1 1 1 0].
+        answer_slots = jnp.arange(slots + length)
+        context_valid = jnp.pad(context.valid, ((0, 0), (0, length)))
+
+        def body(loop):
+            index, token, state, done, tokens, log_probs, mask, cache = loop
+            slot = slots + index - 1  # of the token written last, which is read now
+            position = jnp.broadcast_to((context.next_position + index - 1)[:, None], (batch, 3))
+            valid = context_valid | ((answer_slots >= slots) & (answer_slots <= slot))
+            hidden, cache = model.decode_step(
+                prepared.layers, model.embed(token), position, cache, slot, valid, prepared.prefix
+            )
+            written = write(index, state, done, tokens, log_probs, mask, hidden)
+            return index + 1, *written, cache
+
+        done = jnp.zeros(batch, bool) if silent is None else silent
+        first = write(
+            jnp.int32(0),
+            self.grammar.initial(batch),
+            done,
+            jnp.full((batch, length), self.vocabulary.pad_id, jnp.int32),
+            jnp.zeros((batch, length), jnp.float32),
+            jnp.zeros((batch, length), bool),
+            context.hidden,
+        )
+        start = jnp.int32(1), *first, context.cache.grow(length)
+        loop = jax.lax.while_loop(lambda loop: (loop[0] < length) & ~loop[3].all(), body, start)
+        _, _, state, _, tokens, log_probs, mask, _ = loop
+        return Response(
+            tokens=tokens,
+            log_probs=log_probs,
+            mask=mask,
+            grammar_state=state,
+            action=self.grammar.action(state),
+            value=self._value(prepared.params, context.hidden),
+        )
+
+    def log_probs(
+        self,
+        params: Any,
+        observation: Observation,
+        tokens: Int[Array, "b n"],
+        mask: Bool[Array, "b n"],
+    ) -> Scores:
+        """Scores given answers: the training pass, differentiable in `params`.
+
+        The critic reads a stopped hidden state, so its gradient ends before the model.
+
+        Args:
+          params: of model and critic.
+          observation: what was answered, B of them.
+          tokens, mask: the answers, as in `Response`.
+        """
+        model = self._model(params)
+        embeddings, slots = self._context(model, observation)
+        context, length = slots.valid.shape[1], tokens.shape[1]
+        # The last token of an answer is predicted but never read, so the answer takes one slot fewer.
+        answer = jnp.broadcast_to(
+            slots.next_position[:, None, None] + jnp.arange(length - 1), (len(tokens), 3, length - 1)
+        )
+        hidden, _ = model.forward(
+            jnp.concatenate([embeddings, model.embed(tokens[:, :-1])], axis=1),
+            jnp.concatenate([slots.positions, answer], axis=2),
+            jnp.concatenate([slots.valid, mask[:, :-1]], axis=1),
+            self._prefix(model),
+            self.config.remat,
+        )
+        answered = hidden[:, context - 1 :]  # [B, N, d]: the last prompt token predicts the first answer token
+        states = self.grammar.states(tokens, mask)
+        logits = self._mask_logits(model.logits(answered), states, length - jnp.arange(length))
+        log_probs = jax.nn.log_softmax(logits)
+        chosen = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+        entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+        return Scores(
+            log_probs=jnp.where(mask, chosen, 0.0),
+            entropy=jnp.where(mask, entropy, 0.0),
+            value=self._value(params, jax.lax.stop_gradient(hidden[:, context - 1])),
+        )
+
+    def _model(self, params: Any) -> Qwen2VL:
+        return nnx.merge(self.model, params["model"])
+
+    def _value(self, params: Any, hidden: Float[Array, "b d"]) -> Float[Array, " b"]:
+        return nnx.merge(self.head, params["value"])(hidden)
+
+    def _mask_logits(
+        self, logits: Float[Array, "*b v"], states: Array, tokens_left: Array
+    ) -> Float[Array, "*b v"]:
+        """Logits at the policy's temperature, `BANNED` where a token can not be sampled."""
+        allowed = self.grammar.allowed(states, tokens_left)
+        return jnp.where(allowed, logits / self.config.temperature, BANNED)
+
+    def _prefix(self, model: Qwen2VL) -> KVCache:
+        """Keys and values of the static text, for all lanes."""
+        tokens = jnp.asarray(self.prompt.prefix)[None]  # [1, P]
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), (1, 3, tokens.shape[1]))
+        _, cache = model.forward(
+            model.embed(tokens), positions, jnp.ones(tokens.shape, bool), remat=self.config.remat
+        )
+        return cache
+
+    def _context(self, model: Qwen2VL, observation: Observation) -> tuple[Float[Array, "b c d"], Slots]:
+        """What lies in the context slots: embeddings of the text, features of the frames."""
+        frames = observation.frames
+        features = model.encode_images(frames.reshape(-1, *frames.shape[2:]), remat=self.config.remat)
+        slots = jax.vmap(self.prompt.context)(observation.frames_seen, observation.text)
+        features = features.reshape(len(frames), -1, features.shape[-1])  # [B, history * tokens, d]
+        return model.embed(slots.tokens).at[:, self.prompt.image_slots].set(features), slots
+
+    def _prefill(self, prepared: Prepared, observation: Observation) -> Context:
+        model = self._model(prepared.params)
+        embeddings, slots = self._context(model, observation)
+        hidden, cache = model.forward(embeddings, slots.positions, slots.valid, prepared.prefix)
+        return Context(hidden=hidden[:, -1], cache=cache, valid=slots.valid, next_position=slots.next_position)
+
+
+def init_params(
+    model_config: Qwen2VLConfig, key: PRNGKeyArray, value_head: tuple[int, ...] = REFERENCE_SIZES
+) -> dict[str, nnx.State]:
+    """Freshly drawn parameters of a model and its critic: {"model": ..., "value": ...}, float32."""
+
+    @jax.jit
+    def draw(key):
+        model_key, head_key = jax.random.split(key)
+        model = Qwen2VL(model_config, rngs=nnx.Rngs(model_key))
+        head = ValueHead(model_config.hidden_size, value_head, rngs=nnx.Rngs(head_key))
+        return {"model": nnx.state(model), "value": nnx.state(head)}
+
+    return draw(key)

@@ -1,0 +1,336 @@
+"""Training: the state of a run, one iteration of it as one jitted program, and the optimizer.
+
+* `iteration` gathers a rollout and updates the model from it: a pure function of `TrainState`, compiled once,
+  its argument donated. Nothing goes through the host between its start and its end.
+* A minibatch is what one optimizer update averages over; microbatches are its parts that fit the memory. The
+  loss is a weighted sum over steps, so the parts' gradients simply add up.
+* Model and critic are optimized apart: each has its own learning rate, and its own gradient norm to clip, so
+  that a critic that is far off does not shrink the model's step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from envs_jax import World
+from vldac.algorithms import vl_dac
+from vldac.lanes import Lanes, Observation, begin
+from vldac.policy import Policy
+from vldac.returns import gae, normalise
+from vldac.rollout import RolloutConfig, Trajectory, rollout, rollout_metrics
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How a rollout becomes parameter updates. The defaults are the published ones (arXiv 2508.04280, table 6)."""
+
+    learning_rate: float = 5e-5
+    """Of the model, at the start; falls along a cosine to `final_learning_rate`."""
+    final_learning_rate: float = 1e-7
+    """Of the model, at the last update."""
+    critic_learning_rate: float = 1e-3
+    """Of the value head; constant, as its targets keep moving until the end."""
+    max_grad_norm: float = 1.0
+    """Longer gradients are scaled down to this global norm, model and critic each."""
+    epochs: int = 2
+    """Times that a rollout is gone through."""
+    minibatch: int = 128
+    """Environment steps of one optimizer update; divides worlds x steps."""
+    microbatch: int = 0
+    """Environment steps of one forward and backward pass; divides the minibatch. 0 = the whole minibatch."""
+    adam_epsilon: float = 1e-7
+    """Added to Adam's denominator."""
+
+    def __post_init__(self):
+        for name in ("learning_rate", "critic_learning_rate", "max_grad_norm", "adam_epsilon"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted: above 0")
+        if not 0 <= self.final_learning_rate <= self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate is {self.final_learning_rate}; accepted: 0 to learning_rate, "
+                f"which is {self.learning_rate}"
+            )
+        for name, least in (("epochs", 1), ("minibatch", 1), ("microbatch", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted: {least} or more")
+        if self.minibatch % (self.microbatch or self.minibatch):
+            raise ValueError(
+                f"microbatch is {self.microbatch}; accepted: a divisor of minibatch, which is {self.minibatch}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """All that is static in a run; hashed by identity, so that jit finds its trace again.
+
+    Attributes:
+      world, policy: what is learnt from, and what learns.
+      rollout, algorithm, optimizer: the three parts of an iteration.
+      iterations: of the whole run; the learning rate's cosine ends there.
+
+    Raises:
+      ValueError: the minibatch does not divide the steps of a rollout.
+    """
+
+    world: World
+    policy: Policy
+    iterations: int
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    algorithm: vl_dac.VLDACConfig = field(default_factory=vl_dac.VLDACConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self):
+        if self.iterations < 1:
+            raise ValueError(f"iterations is {self.iterations}; accepted: 1 or more")
+        steps = self.rollout.worlds * self.rollout.steps
+        if steps % self.optimizer.minibatch:
+            raise ValueError(
+                f"minibatch is {self.optimizer.minibatch}; accepted: a divisor of worlds x steps, which is {steps}"
+            )
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates of one iteration."""
+        config = self.optimizer
+        return config.epochs * self.rollout.worlds * self.rollout.steps // config.minibatch
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimizer of {"model": ..., "value": ...}."""
+        config = self.optimizer
+        cosine = optax.cosine_decay_schedule(
+            config.learning_rate,
+            decay_steps=self.iterations * self.updates,
+            alpha=config.final_learning_rate / config.learning_rate,
+        )
+
+        def adam(learning_rate):
+            return optax.chain(
+                optax.clip_by_global_norm(config.max_grad_norm),
+                optax.adam(learning_rate, eps=config.adam_epsilon),
+            )
+
+        return optax.partition(
+            {"model": adam(cosine), "value": adam(config.critic_learning_rate)},
+            {"model": "model", "value": "value"},
+        )
+
+
+@struct.dataclass
+class TrainState:
+    """All that changes in a run: what a checkpoint holds.
+
+    Attributes:
+      iteration: int32[], iterations done.
+      env_steps: int32[], environment steps taken.
+      params: {"model": ..., "value": ...}.
+      opt_state: of `Setup.transformation`.
+      reference: the frozen model's parameters that the KL is measured to.
+      lanes: the worlds in mid-episode.
+      key: of what comes next.
+    """
+
+    iteration: Int[Array, ""]
+    env_steps: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    reference: Any
+    lanes: Lanes
+    key: PRNGKeyArray
+
+
+@struct.dataclass
+class Batch:
+    """Environment steps to learn from, leaves [S, ...]; see `vl_dac.loss` for the fields."""
+
+    observation: Observation
+    tokens: Int[Array, "s n"]
+    token_mask: Bool[Array, "s n"]
+    old_log_probs: Float[Array, "s n"]
+    reference_log_probs: Float[Array, "s n"]
+    advantages: Float[Array, " s"]
+    returns: Float[Array, " s"]
+    valid: Float[Array, " s"]
+
+
+def init(setup: Setup, params: Any, key: PRNGKeyArray) -> TrainState:
+    """The state before the first iteration. The model as given becomes the reference.
+
+    Args:
+      params: {"model": ..., "value": ...}; copied, so that the state can be donated.
+      key: of the run.
+    """
+
+    @jax.jit
+    def build(params, key):
+        key, lanes_key = jax.random.split(key)
+        return TrainState(
+            iteration=jnp.int32(0),
+            env_steps=jnp.int32(0),
+            params=params,
+            opt_state=setup.transformation().init(params),
+            reference=jax.tree.map(jnp.copy, params["model"]),
+            lanes=begin(
+                setup.world, jax.random.split(lanes_key, setup.rollout.worlds), setup.policy.config.history
+            ),
+            key=key,
+        )
+
+    return build(params, key)
+
+
+def iteration(setup: Setup, state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """One rollout and the updates from it.
+
+    Returns:
+      (state, metrics): metrics are float32[] under the names of `vldac.metrics`.
+    """
+    key, rollout_key, update_key = jax.random.split(state.key, 3)
+    lanes, trajectory = rollout(setup.policy, setup.world, state.params, state.lanes, rollout_key, setup.rollout)
+    params, opt_state, train_metrics = update(setup, state, trajectory, update_key)
+    gathered = rollout_metrics(trajectory)
+    state = state.replace(
+        iteration=state.iteration + 1,
+        env_steps=state.env_steps + gathered["env_steps"].astype(jnp.int32),
+        params=params,
+        opt_state=opt_state,
+        lanes=lanes,
+        key=key,
+    )
+    metrics = {f"rollout/{name}": value for name, value in gathered.items()}
+    metrics |= {f"train/{name}": value for name, value in train_metrics.items()}
+    return state, metrics
+
+
+jit_iteration = jax.jit(iteration, static_argnums=0, donate_argnums=1)
+
+
+def update(
+    setup: Setup, state: TrainState, trajectory: Trajectory, key: PRNGKeyArray
+) -> tuple[Any, Any, dict[str, Float[Array, ""]]]:
+    """Learns from one rollout: `epochs` passes over it in shuffled minibatches.
+
+    Returns:
+      (params, opt_state, metrics): metrics are means over all updates, but for `logprob_mismatch`, the mean
+      |log ratio| of the first minibatch, where the parameters are still those that acted.
+    """
+    config = setup.optimizer
+    transformation = setup.transformation()
+    batch, critic_metrics = learning_batch(setup, state, trajectory)
+    # Warm-up: the critic alone learns, until its values are worth an advantage.
+    actor = (state.iteration >= setup.algorithm.critic_warmup).astype(jnp.float32)
+
+    def minibatch_update(carry, rows):
+        """One optimizer update from the steps number rows, int32[minibatch]."""
+        params, opt_state = carry
+        weights = batch.valid / jnp.maximum(batch.valid[rows].sum(), 1.0)
+
+        def gradient(rows):
+            part = jax.tree.map(lambda leaf: leaf[rows], batch)
+            return jax.grad(step_loss, argnums=1, has_aux=True)(setup, params, part, weights[rows], actor)
+
+        def accumulate(total, rows):
+            return jax.tree.map(jnp.add, total, gradient(rows)), None
+
+        parts = rows.reshape(-1, config.microbatch or config.minibatch)
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, parts[0]))
+        (grads, metrics), _ = jax.lax.scan(accumulate, zeros, parts)
+        updates, opt_state = transformation.update(grads, opt_state, params)
+        metrics["grad_norm"] = optax.global_norm(grads["model"])
+        metrics["critic_grad_norm"] = optax.global_norm(grads["value"])
+        return (optax.apply_updates(params, updates), opt_state), metrics
+
+    def epoch(carry, key):
+        rows = jax.random.permutation(key, len(batch.valid)).reshape(-1, config.minibatch)
+        return jax.lax.scan(minibatch_update, carry, rows)
+
+    carry = state.params, state.opt_state
+    (params, opt_state), metrics = jax.lax.scan(epoch, carry, jax.random.split(key, config.epochs))
+    mismatch = metrics.pop("log_ratio_abs")[0, 0]
+    metrics = {name: values.mean() for name, values in metrics.items()}
+    return params, opt_state, metrics | critic_metrics | {"logprob_mismatch": mismatch}
+
+
+def learning_batch(
+    setup: Setup, state: TrainState, trajectory: Trajectory
+) -> tuple[Batch, dict[str, Float[Array, ""]]]:
+    """A rollout's T x B steps as one batch, with advantages, returns and the reference's log-probabilities."""
+    algorithm, response = setup.algorithm, trajectory.response
+    advantages, returns = gae(
+        trajectory.reward,
+        response.value,
+        trajectory.next_values,
+        trajectory.terminated,
+        trajectory.truncated,
+        algorithm.gamma,
+        algorithm.gae_lambda,
+    )
+    valid = trajectory.valid
+    error = jnp.where(valid, returns - response.value, 0.0)
+    metrics = {
+        "explained_variance": 1.0 - _variance(error, valid) / jnp.maximum(_variance(returns, valid), 1e-8),
+        "advantage_std": jnp.sqrt(_variance(advantages, valid)),
+    }
+    if algorithm.normalise_advantages:
+        advantages = normalise(advantages, valid)
+    batch = Batch(
+        observation=trajectory.observation,
+        tokens=response.tokens,
+        token_mask=response.mask,
+        old_log_probs=response.log_probs,
+        reference_log_probs=jnp.zeros_like(response.log_probs),
+        advantages=advantages,
+        returns=returns,
+        valid=valid.astype(jnp.float32),
+    )
+    batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)  # [T, B, ...] -> [T * B, ...]
+
+    reference = {"model": state.reference, "value": state.params["value"]}
+
+    def score(part):
+        return setup.policy.log_probs(reference, part.observation, part.tokens, part.token_mask).log_probs
+
+    microbatch = setup.optimizer.microbatch or setup.optimizer.minibatch
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, microbatch, *leaf.shape[1:]), batch)
+    scores = jax.lax.map(score, parts)
+    return batch.replace(reference_log_probs=scores.reshape(batch.old_log_probs.shape)), metrics
+
+
+def step_loss(
+    setup: Setup, params: Any, batch: Batch, weights: Float[Array, " s"], actor: Float[Array, ""]
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The algorithm's loss over a (micro-)batch; differentiable in `params`.
+
+    Args:
+      weights: float32[S], of each step, see `vl_dac.loss`.
+      actor: 1 trains model and critic, 0 the critic alone.
+    """
+    scores = setup.policy.log_probs(params, batch.observation, batch.tokens, batch.token_mask)
+    loss, metrics = vl_dac.loss(
+        scores.log_probs,
+        batch.old_log_probs,
+        batch.reference_log_probs,
+        batch.token_mask,
+        batch.advantages,
+        scores.value,
+        batch.returns,
+        weights,
+        setup.algorithm,
+        actor,
+    )
+    length = jnp.maximum(batch.token_mask.sum(-1), 1)
+    metrics["entropy"] = jax.lax.stop_gradient((scores.entropy.sum(-1) / length * weights).sum())
+    return loss, metrics
+
+
+def _variance(x: Float[Array, "t b"], mask: Bool[Array, "t b"]) -> Float[Array, ""]:
+    """Of the entries where `mask` is true. Worked example: x = [1, 3, 99], mask = [1, 1, 0] -> 1."""
+    count = jnp.maximum(mask.sum(), 1)
+    mean = jnp.where(mask, x, 0.0).sum() / count
+    return jnp.where(mask, jnp.square(x - mean), 0.0).sum() / count

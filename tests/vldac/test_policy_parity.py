@@ -1,0 +1,95 @@
+"""What a policy gives an answer is what the torch model gives it after the same prompt, packed, and its frames."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import torch
+import transformers
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from vldac.models import hf
+from vldac.policy import Policy, PolicyConfig, init_params
+
+HEAD = (8,)
+
+
+def torch_twin(config, params) -> transformers.Qwen2VLForConditionalGeneration:
+    text, vision = config.text, config.vision
+    theirs = transformers.Qwen2VLForConditionalGeneration(
+        transformers.Qwen2VLConfig(
+            text_config={
+                "vocab_size": text.vocab_size,
+                "hidden_size": text.hidden_size,
+                "intermediate_size": text.intermediate_size,
+                "num_hidden_layers": text.num_hidden_layers,
+                "num_attention_heads": text.num_attention_heads,
+                "num_key_value_heads": text.num_key_value_heads,
+                "rms_norm_eps": text.rms_norm_eps,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": text.rope_theta,
+                    "mrope_section": list(text.mrope_section),
+                },
+            },
+            vision_config={
+                "depth": vision.depth,
+                "embed_dim": vision.embed_dim,
+                "hidden_size": text.hidden_size,
+                "num_heads": vision.num_heads,
+                "mlp_ratio": vision.mlp_dim // vision.embed_dim,
+                "patch_size": vision.patch_size,
+                "spatial_merge_size": vision.spatial_merge_size,
+                "temporal_patch_size": vision.temporal_patch_size,
+            },
+            image_token_id=config.image_token_id,
+            vision_start_token_id=config.vision_start_token_id,
+            vision_end_token_id=config.vision_end_token_id,
+            tie_word_embeddings=True,
+        )
+    ).eval()
+    tensors = {name: torch.tensor(value) for name, value in hf.to_hf(params).items()}
+    missing, unexpected = theirs.load_state_dict(tensors, strict=False)
+    assert missing == ["lm_head.weight"] and not unexpected
+    return theirs
+
+
+def test_log_probs_are_those_of_torch(signal, tokenizer, tiny, observations):
+    policy = Policy.build(
+        signal,
+        tokenizer,
+        tiny,
+        PolicyConfig(history=3, max_tokens=24, text_observation=True, temperature=0.8),
+        HEAD,
+    )
+    params = init_params(tiny, jax.random.key(0), HEAD)
+    observation = observations(signal, 6, 3)
+    response = jax.jit(lambda p, key: policy.act(policy.prepare(p), observation, key))(params, jax.random.key(1))
+    slots = jax.device_get(jax.vmap(policy.prompt.context)(observation.frames_seen, observation.text))
+    theirs = torch_twin(tiny, params["model"])
+    processor = Qwen2VLImageProcessorPil(
+        patch_size=4,
+        merge_size=2,
+        temporal_patch_size=2,
+        size={"shortest_edge": 256, "longest_edge": 28 * 28 * 1280},
+    )
+    banned = [
+        i for i, text in enumerate(policy.vocabulary.bytes_of) if text is None and i != policy.vocabulary.eos_id
+    ]
+    for lane in range(6):
+        answer = np.asarray(response.tokens[lane])[np.asarray(response.mask[lane])]
+        prompt = [*policy.prompt.prefix, *slots.tokens[lane][slots.valid[lane]]]
+        ids = torch.tensor([[*map(int, prompt), *map(int, answer)]])
+        seen = int(observation.frames_seen[lane])
+        images = processor(list(np.asarray(observation.frames[lane, -seen:])), return_tensors="pt")
+        with torch.no_grad():
+            logits = theirs(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                mm_token_type_ids=(ids == tiny.image_token_id).int(),
+                **images,
+            ).logits[0]
+        logits[:, banned] = -torch.inf
+        log_probs = torch.log_softmax(logits / 0.8, dim=-1)[len(prompt) - 1 : -1]
+        want = log_probs.gather(1, ids[0, len(prompt) :, None])[:, 0]
+        np.testing.assert_allclose(response.log_probs[lane, : len(answer)], want, atol=1e-4)

@@ -1,0 +1,188 @@
+"""An iteration: one program without the host, which learns, and which does what its settings say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vldac import train
+from vldac.algorithms.vl_dac import VLDACConfig
+from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.rollout import RolloutConfig, rollout
+from vldac.train import OptimizerConfig, Setup
+
+HEAD = (8,)
+WARM_UP = VLDACConfig(critic_warmup=1)
+
+
+@pytest.fixture(scope="module")
+def make(signal, tokenizer, tiny):
+    policy = Policy.build(signal, tokenizer, tiny, PolicyConfig(max_tokens=24, decoding="grammar"), HEAD)
+
+    def build(worlds=8, steps=2, algorithm=WARM_UP, iterations=10, **optimizer):
+        options = {"learning_rate": 3e-3, "minibatch": 8} | optimizer
+        return Setup(
+            signal,
+            policy,
+            iterations,
+            RolloutConfig(worlds=worlds, steps=steps),
+            algorithm,
+            OptimizerConfig(**options),
+        )
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def begin(tiny):
+    def start(setup, seed=0):
+        params = init_params(tiny, jax.random.key(seed), HEAD)
+        return train.init(setup, params, jax.random.key(seed + 1))
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def usual(make):
+    """A setup and its compiled iteration, which most tests share."""
+    setup = make()
+    return setup, jax.jit(train.iteration, static_argnums=0)
+
+
+def equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+def test_nothing_goes_through_the_host(usual, begin):
+    setup, iteration = usual
+    state = begin(setup)
+    jaxpr = jax.make_jaxpr(train.iteration, static_argnums=0)(setup, state)
+    names = {equation.primitive.name for equation in equations(jaxpr.jaxpr)}
+    assert "scan" in names and "while" in names, "the loops were looked into"
+    assert not [n for n in names if "callback" in n or "feed" in n or "debug" in n] and not jaxpr.effects
+    compiled = iteration.lower(setup, state).compile()
+    with jax.transfer_guard("disallow"):
+        state, metrics = compiled(state)
+        state, metrics = compiled(state)
+        jax.block_until_ready(metrics)
+    assert int(state.iteration) == 2
+
+
+def test_the_program_does_not_grow_with_worlds_or_steps(make, begin):
+    def size(worlds, steps):
+        setup = make(worlds=worlds, steps=steps)
+        like = jax.eval_shape(lambda: begin(setup))
+        return len(train.jit_iteration.lower(setup, like).as_text().splitlines())
+
+    small = size(8, 2)
+    assert small > 1000
+    # Not to the line: a permutation of more rows sorts them in more rounds, each some hundred lines long.
+    assert size(512, 2) < 1.05 * small
+    assert size(8, 128) < 1.05 * small
+
+
+def test_the_ratio_is_one_before_the_first_update(usual, begin):
+    setup, iteration = usual
+    _, metrics = iteration(setup, begin(setup))
+    assert 0 <= float(metrics["train/logprob_mismatch"]) < 1e-4
+    np.testing.assert_allclose(metrics["train/ratio_mean"], 1.0, atol=1e-4)  # warm-up: the model stays
+    assert float(metrics["train/kl_reference"]) < 1e-6
+
+
+def test_warm_up_trains_the_critic_alone(usual, begin):
+    setup, iteration = usual
+    start = begin(setup)
+    first, _ = iteration(setup, start)
+    jax.tree.map(np.testing.assert_array_equal, first.params["model"], start.params["model"])
+    assert any(
+        np.any(a != b)
+        for a, b in zip(*map(jax.tree.leaves, (first.params["value"], start.params["value"])), strict=True)
+    )
+    second, _ = iteration(setup, first)
+    assert any(
+        np.any(a != b)
+        for a, b in zip(*map(jax.tree.leaves, (second.params["model"], start.params["model"])), strict=True)
+    )
+    jax.tree.map(np.testing.assert_array_equal, second.reference, start.reference)
+
+
+def test_the_same_key_gives_the_same_run_and_another_key_another(usual, begin):
+    setup, iteration = usual
+    a, b, c = begin(setup), begin(setup), begin(setup).replace(key=jax.random.key(99))
+    for _ in range(2):
+        (a, of_a), (b, of_b), (c, of_c) = (iteration(setup, state) for state in (a, b, c))
+    jax.tree.map(np.testing.assert_array_equal, of_a, of_b)
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+    assert float(of_a["train/loss"]) != float(of_c["train/loss"])
+
+
+def test_microbatches_give_the_gradient_of_the_minibatch(make, begin):
+    whole, parts = make(minibatch=16, epochs=1, algorithm=VLDACConfig(critic_warmup=0)), None
+    parts = replace(whole, optimizer=replace(whole.optimizer, microbatch=4))
+    state = begin(whole)
+    gather = jax.jit(lambda s: rollout(whole.policy, whole.world, s.params, s.lanes, s.key, whole.rollout))
+    _, trajectory = gather(state)
+
+    def grads_of(setup):
+        """The clipped gradient, as the first moment that Adam keeps after one update."""
+        update = jax.jit(lambda s, t: train.update(setup, s, t, jax.random.key(5))[1])
+        return [x for x in jax.tree.leaves(update(state, trajectory)) if x.ndim]
+
+    for a, b in zip(grads_of(whole), grads_of(parts), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6)
+
+
+def test_the_learning_rate_falls_along_the_cosine(make):
+    setup = make(iterations=4, final_learning_rate=1e-5, learning_rate=1e-3)
+    updates = setup.iterations * setup.updates
+    params = {"model": jnp.ones(3), "value": jnp.ones(3)}
+    transformation = setup.transformation()
+    state, sizes = transformation.init(params), []
+    for _ in range(updates + 1):
+        change, state = transformation.update(params, state, params)
+        sizes.append((-float(change["model"][0]), -float(change["value"][0])))
+    model, value = np.array(sizes).T
+    want = 1e-5 + (1e-3 - 1e-5) * (1 + np.cos(np.pi * np.arange(updates + 1) / updates)) / 2
+    np.testing.assert_allclose(model, want, rtol=1e-3)
+    np.testing.assert_allclose(value, setup.optimizer.critic_learning_rate, rtol=1e-3)
+
+
+def test_long_gradients_are_clipped_model_and_critic_apart(make):
+    setup = make(max_grad_norm=0.5)
+    grads = {"model": jnp.full(4, 100.0), "value": jnp.full(4, 1e-3)}
+    state = setup.transformation().init(grads)
+    _, state = setup.transformation().update(grads, state, grads)
+    moments = {name: state.inner_states[name].inner_state[1][0].mu for name in grads}
+    norm = float(optax.global_norm(moments["model"])) / 0.1  # Adam's first moment is a tenth of the gradient
+    assert norm == pytest.approx(0.5, rel=1e-4)
+    assert float(optax.global_norm(moments["value"])) / 0.1 == pytest.approx(2e-3, rel=1e-4)
+
+
+def test_the_state_is_donated(make, begin):
+    setup = make()
+    state = begin(setup)
+    old = jax.tree.leaves(state.params["model"])[0]
+    train.jit_iteration(setup, state)
+    assert old.is_deleted()
+
+
+def test_settings_that_can_not_be_are_named(make):
+    with pytest.raises(ValueError, match="minibatch is 7; accepted: a divisor of worlds x steps, which is 16"):
+        make(minibatch=7)
+    with pytest.raises(ValueError, match="microbatch is 3; accepted: a divisor of minibatch"):
+        make(microbatch=3)
+    with pytest.raises(ValueError, match="iterations is 0"):
+        make(iterations=0)
+    for name, value in (("learning_rate", 0.0), ("epochs", 0), ("final_learning_rate", 1.0)):
+        with pytest.raises(ValueError, match=f"{name} is {value}"):
+            make(**{name: value})
