@@ -1,0 +1,190 @@
+"""The configuration of a run: frozen dataclasses, to and from JSON, checked before anything is compiled.
+
+* Every field is a flag (`--rollout.worlds 64`) and its docstring is the flag's help.
+* Each section checks its own fields; `RunConfig` checks what concerns several.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import envs_jax
+from vldac.algorithms.vl_dac import VLDACConfig
+from vldac.imitation import ImitationConfig
+from vldac.policy import PolicyConfig
+from vldac.rollout import RolloutConfig
+from vldac.train import OptimizerConfig
+
+
+class ConfigError(ValueError):
+    """Can not be run. `str()` is one line that names the field, the value and what is accepted."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which vision-language model is trained."""
+
+    preset: Literal["nano"] = "nano"
+    """"nano": a million parameters of the Qwen2-VL architecture, drawn afresh, with a byte-level tokenizer."""
+    value_head: tuple[int, ...] = (128, 128)
+    """Widths of the critic's hidden layers."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the model computes in; norms, softmax and log-probabilities are float32 all the same."""
+
+    def __post_init__(self):
+        if any(width < 1 for width in self.value_head):
+            raise ConfigError(f"value_head is {self.value_head}; accepted: widths of 1 or more")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How the policy is judged, before and after training."""
+
+    episodes: int = 256
+    """Fresh episodes of each world, the same ones before and after."""
+    lanes: int = 64
+    """Episodes played side by side."""
+    unseen: tuple[str, ...] = ("miniworld/one_room_s6",)
+    """Worlds that are never trained on."""
+    every: int = 0
+    """Also evaluate on the trained world every so many iterations; 0 = only before and after."""
+    record: int = 8
+    """Episodes of the trained world to show in the report, before and after."""
+
+    def __post_init__(self):
+        for name, least in (("episodes", 1), ("lanes", 1), ("every", 0), ("record", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; accepted: {least} or more")
+        for world in self.unseen:
+            known_world("evaluation.unseen", world)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What is kept to go on from."""
+
+    every: int = 5
+    """Iterations between checkpoints; there is always one before the first and after the last."""
+    keep: int = 3
+    """Newest checkpoints that are kept."""
+
+    def __post_init__(self):
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run: a world, a model that learns to act in it, and how."""
+
+    name: str = ""
+    """Folder of the run under `folder`; "" = preset, world, seed and the time."""
+    folder: str = "runs"
+    """Where runs are kept."""
+    world: str = "miniworld/one_room_s6_fast"
+    """What is trained on: one of `envs_jax.names()`."""
+    seed: int = 0
+    """Of everything: weights, worlds, sampling. The same seed on the same hardware gives the same run."""
+    iterations: int = 40
+    """Rollouts and updates from them."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    imitation: ImitationConfig = field(default_factory=ImitationConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    algorithm: VLDACConfig = field(default_factory=VLDACConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self):
+        known_world("world", self.world)
+        if self.world in self.evaluation.unseen:
+            raise ConfigError(
+                f"evaluation.unseen holds {self.world!r}, which is trained on; accepted: other worlds"
+            )
+        if self.iterations < 1:
+            raise ConfigError(f"iterations is {self.iterations}; accepted: 1 or more")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}; accepted: 0 to 2**32 - 1")
+        steps = self.rollout.worlds * self.rollout.steps
+        if steps % self.optimizer.minibatch:
+            raise ConfigError(
+                f"optimizer.minibatch is {self.optimizer.minibatch}; accepted: a divisor of rollout.worlds x "
+                f"rollout.steps, which is {steps}"
+            )
+        if self.name in (".", "..") or (self.name and Path(self.name).name != self.name):
+            raise ConfigError(f"name is {self.name!r}; accepted: a folder name without slashes")
+
+
+def known_world(field_name: str, world: str) -> None:
+    """Raises ConfigError, with the nearest names, if there is no such world."""
+    try:
+        envs_jax.make(world)
+    except ValueError as error:
+        raise ConfigError(f"{field_name}: {error}") from error
+
+
+def to_json(config: RunConfig) -> str:
+    """The whole configuration, defaults included."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> RunConfig:
+    """Reads what `to_json` wrote; absent fields take their defaults.
+
+    Raises:
+      ConfigError: no JSON, an unknown field, a value of another type, or one that is not accepted.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"not JSON: {error}") from error
+    return _build(RunConfig, data, "")
+
+
+def _build(cls: type, data: Any, path: str) -> Any:
+    """A dataclass from a JSON object, field by field."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path or 'the configuration'} is {data!r}; accepted: an object")
+    kinds = typing.get_type_hints(cls)
+    unknown = sorted(set(data) - set(kinds))
+    if unknown:
+        raise ConfigError(f"unknown field {path}{unknown[0]}; accepted: {', '.join(kinds)}")
+    values = {name: _value(kinds[name], value, f"{path}{name}") for name, value in data.items()}
+    try:
+        return cls(**values)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{path}{error}") from error
+
+
+def _value(kind: Any, value: Any, path: str) -> Any:
+    """A JSON value as a field's type."""
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, f"{path}.")
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        ok, accepted = value in arguments, ", ".join(map(repr, arguments))
+    elif origin is tuple:
+        if isinstance(value, list):
+            return tuple(_value(arguments[0], item, path) for item in value)
+        ok, accepted = False, "a list"
+    elif origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _value(next(a for a in arguments if a is not type(None)), value, path)
+    else:
+        accepted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
+        ok = isinstance(value, (int, float) if kind is float else kind)
+        ok = ok and (kind is bool or not isinstance(value, bool))
+    if not ok:
+        raise ConfigError(f"{path} is {value!r}; accepted: {accepted}")
+    return float(value) if kind is float else value

@@ -1,0 +1,371 @@
+"""The stages of a run: warm start, evaluation, training, evaluation again, report.
+
+* What has been done is on disk before the next stage begins, so a run that is killed goes on where it stood
+  (`resume`) and gives the same numbers: every stage draws from a key of its own, made from the seed.
+* Programs are compiled ahead of time, each once, and the time for that is booked apart from what they do.
+* The first Ctrl-C (or SIGTERM) ends the run after the iteration that is running: saved, reported, resumable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from envs_jax import World
+from experiments.build import Parts
+from experiments.config import to_json
+from experiments.display import Display
+from vldac import __version__, imitation, train
+from vldac.checkpoint import Checkpointer
+from vldac.evaluate.statistics import mean_interval, wilson
+from vldac.evaluate.worlds import Recording, Results, play_policy, play_scripted
+from vldac.metrics import MetricsWriter, read_summary, write_atomically, write_summary
+from vldac.policy import Policy, init_params
+from vldac.report import Episode, save_episodes, write_report
+from vldac.rollout import rollout
+from vldac.text.answer import thoughts_of
+from vldac.text.tokenizer import decode_answer
+
+CONFIG_FILE = "config.json"
+CHECKPOINT_FOLDER = "checkpoints"
+WEIGHTS, IMITATION, TRAINING, EVALUATION, PERIODIC = range(5)  # each stage's own key: seed folded with this
+_CHUNK = 10  # warm-start updates of one program: often enough for a progress bar
+_SPLIT_RUNS = 3  # rollouts that are timed alone
+
+_evaluate = jax.jit(play_policy, static_argnums=(0, 1, 4, 5, 6))
+_baselines = jax.jit(play_scripted, static_argnums=(0, 2))
+
+
+class Clock:
+    """Seconds by phase, summed over everything that a run did, earlier processes included."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+        self._before = 0.0
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
+
+    @property
+    def total(self) -> float:
+        """Wall clock of all processes of the run."""
+        return self._before + time.perf_counter() - self._started
+
+    def dump(self) -> dict[str, float]:
+        return {**self.seconds, "total": self.total}
+
+    def load(self, dumped: dict[str, float]) -> None:
+        """Goes on from what `dump` gave."""
+        self.seconds = {name: seconds for name, seconds in dumped.items() if name != "total"}
+        self._before = dumped.get("total", 0.0)
+
+
+class Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into a wish to stop; the second one aborts as ever."""
+
+    def __init__(self, console: Console):
+        self.wanted = False
+        self._console = console
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._wish)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _wish(self, number: int, frame: Any) -> None:
+        self.wanted = True
+        signal.signal(number, signal.default_int_handler)
+        self._console.print("[yellow]Stopping after this iteration. Once more to abort at once.[/]")
+
+
+class Job:
+    """One run in one folder.
+
+    Args:
+      parts: what it is made of.
+      run_dir: its folder; made if it is new.
+      console: where progress is shown.
+    """
+
+    def __init__(self, parts: Parts, run_dir: Path, console: Console):
+        self.parts = parts
+        self.run_dir = run_dir
+        self.console = console
+        self.clock = Clock()
+        self._programs: dict[Any, Callable] = {}
+
+    def run(self, resume: bool) -> dict[str, Any]:
+        """Goes through all stages that are not done yet.
+
+        Args:
+          resume: the folder holds a run that is to go on.
+
+        Returns:
+          The run's summary.
+
+        Raises:
+          RunFileError: a file of the run can not be written or read; CheckpointError is one.
+        """
+        config, setup = self.parts.config, self.parts.setup
+        if not resume:
+            write_atomically(self.run_dir / CONFIG_FILE, to_json(config).encode())
+            write_summary(self.run_dir, self.parts.facts())
+        with (
+            Interrupt(self.console) as interrupt,
+            Checkpointer(self.run_dir / CHECKPOINT_FOLDER, config.checkpoint.keep) as checkpoints,
+            Display(config.iterations, self.console) as display,
+        ):
+            state = self._restore(checkpoints) if resume else None
+            if state is None:
+                state = self._warm_start(display, interrupt)
+                if state is not None:
+                    checkpoints.save(0, state, {"seconds": self.clock.dump()}, blocking=True)
+            if state is not None and not interrupt.wanted:
+                self._judge("before", state, display)
+            if state is not None and not interrupt.wanted:
+                state = self._train(state, checkpoints, display, interrupt)
+            finished = state is not None and int(state.iteration) == setup.iterations
+            if finished and not interrupt.wanted:
+                self._judge("after", state, display)
+                self._split_time(state, display)
+            display.stage("report")
+            summary = self._summarise(state, interrupted=interrupt.wanted)
+            write_report(self.run_dir)
+        return summary
+
+    def _key(self, stage: int) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(self.parts.config.seed), stage)
+
+    def _compiled(self, name: Any, jitted: Any, *args: Any) -> Callable:
+        """The compiled program for these arguments, by name; compiling is booked as such."""
+        if name not in self._programs:
+            with self.clock("compile"):
+                self._programs[name] = jitted.lower(*args).compile()
+        return self._programs[name]
+
+    def _restore(self, checkpoints: Checkpointer) -> train.TrainState | None:
+        """The newest whole checkpoint, None if the run was stopped before its first."""
+        like = jax.eval_shape(lambda key: train.init(self.parts.setup, self._draw(key), key), self._key(TRAINING))
+        restored = checkpoints.restore(like)
+        if restored is None:
+            self.console.print("No checkpoint yet: starting over.")
+            return None
+        for note in restored.notes:
+            self.console.print(f"[yellow]{note}[/]", highlight=False)
+        self.console.print(f"Going on after iteration {restored.iteration}.")
+        self.clock.load(restored.extra["seconds"])
+        return restored.state
+
+    def _draw(self, key: jax.Array) -> Any:
+        return init_params(self.parts.model_config, key, self.parts.config.model.value_head)
+
+    def _warm_start(self, display: Display, interrupt: Interrupt) -> train.TrainState | None:
+        """Fresh parameters, taught by imitation; None if interrupted (there is little to save yet)."""
+        params = self._draw(self._key(WEIGHTS))
+        setup = self.parts.imitation
+        if steps := setup.config.steps:
+            display.stage("warm start", total=steps)
+            state = imitation.init(setup, params, self._key(IMITATION))
+            for done in range(0, steps, _CHUNK):
+                if interrupt.wanted:
+                    return None
+                chunk = min(_CHUNK, steps - done)
+                run = self._compiled(("imitation", chunk), imitation.jit_run, setup, chunk, state)
+                with self.clock("imitation"):
+                    state, metrics = run(state)
+                    metrics = jax.device_get(metrics)
+                display.advance({f"imitation/{name}": float(value) for name, value in metrics.items()}, chunk)
+            params = state.params
+        return train.init(self.parts.setup, params, self._key(TRAINING))
+
+    def _train(
+        self, state: train.TrainState, checkpoints: Checkpointer, display: Display, interrupt: Interrupt
+    ) -> train.TrainState:
+        """The training loop, from the state's iteration to the last."""
+        config, setup = self.parts.config, self.parts.setup
+        done = int(state.iteration)
+        display.stage("training", total=setup.iterations, completed=done)
+        with MetricsWriter(self.run_dir, resume_from_iteration=done) as metrics_file:
+            saved = done
+            while done < setup.iterations and not interrupt.wanted:
+                step = self._compiled("iteration", train.jit_iteration, setup, state)
+                started = time.perf_counter()
+                with self.clock("training"):
+                    state, metrics = step(state)
+                    metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                seconds = time.perf_counter() - started
+                done += 1
+                record = {
+                    "iteration": done,
+                    "env_steps": int(state.env_steps),
+                    "seconds": self.clock.total,
+                    **metrics,
+                    "rollout/tokens_per_second": metrics["rollout/tokens"] / seconds,
+                    "rollout/env_steps_per_second": metrics["rollout/env_steps"] / seconds,
+                }
+                if config.evaluation.every and done % config.evaluation.every == 0 and done < setup.iterations:
+                    key = jax.random.fold_in(self._key(PERIODIC), done)
+                    results, _ = self._play(config.world, state.params, key)
+                    record[f"eval/{config.world}/success_rate"] = float(results.success.mean())
+                # The line first: a kill in between leaves one too many, which resuming forgets again.
+                metrics_file.write(record)
+                display.advance(record)
+                if done % config.checkpoint.every == 0:
+                    checkpoints.save(done, state, {"seconds": self.clock.dump()})
+                    saved = done
+            if saved != done:
+                checkpoints.save(done, state, {"seconds": self.clock.dump()})
+            checkpoints.wait()
+        return state
+
+    def _play(self, name: str, params: Any, key: jax.Array) -> tuple[Results, Recording]:
+        """Evaluation episodes of the policy in a world, on the host."""
+        config = self.parts.config.evaluation
+        policy, world = self.parts.policies[name], self.parts.worlds[name]
+        record = config.record if name == self.parts.config.world else 0
+        static = (config.episodes, config.lanes, record)
+        run = self._compiled(("play", name), _evaluate, policy, world, params, key, *static)
+        with self.clock("evaluation"):
+            return jax.device_get(run(params, key))
+
+    def _judge(self, label: str, state: train.TrainState, display: Display) -> None:
+        """Evaluates on every world and notes the figures in the summary; skips what it holds already."""
+        summary = read_summary(self.run_dir)
+        display.stage(f"evaluation {label} RL", total=len(self.parts.policies))
+        for number, (name, policy) in enumerate(self.parts.policies.items()):
+            if label not in summary.get("success_rate", {}).get(name, {}):
+                key = jax.random.fold_in(self._key(EVALUATION), number)
+                if label == "before":
+                    self._baseline(summary, name, key)
+                results, recording = self._play(name, state.params, key)
+                note(summary, name, label, results)
+                if name == self.parts.config.world:
+                    save_episodes(
+                        self.run_dir, label, episodes_of(policy, self.parts.worlds[name], results, recording)
+                    )
+                write_summary(self.run_dir, summary)
+            display.advance({})
+
+    def _baseline(self, summary: dict[str, Any], name: str, key: jax.Array) -> None:
+        """What the scripted expert and uniformly random actions achieve in a world."""
+        episodes = self.parts.config.evaluation.episodes
+        run = self._compiled(("baselines", name), _baselines, self.parts.worlds[name], key, episodes)
+        with self.clock("evaluation"):
+            expert, chance = jax.device_get(run(key))
+        note(summary, name, "random", chance)
+        note(summary, name, "expert", expert)
+
+    def _split_time(self, state: train.TrainState, display: Display) -> None:
+        """Splits the training's time into rollout and update, which are one program.
+
+        The rollout alone is compiled and timed on the final state; the update is the rest of an iteration.
+        """
+        display.stage("time split")
+        setup, training = self.parts.setup, self.clock.seconds.get("training")
+        if not training:
+            return
+        gather = jax.jit(
+            lambda params, lanes, key: (
+                rollout(setup.policy, setup.world, params, lanes, key, setup.rollout)[1].reward
+            )
+        )
+        args = state.params, state.lanes, state.key
+        run = self._compiled("rollout", gather, *args)
+        times = []
+        for _ in range(_SPLIT_RUNS):
+            started = time.perf_counter()
+            jax.block_until_ready(run(*args))
+            times.append(time.perf_counter() - started)
+        rollouts = min(training, setup.iterations * float(np.median(times)))
+        self.clock.seconds |= {"rollout": rollouts, "update": training - rollouts}
+
+    def _summarise(self, state: train.TrainState | None, interrupted: bool) -> dict[str, Any]:
+        summary = read_summary(self.run_dir)
+        seconds = {name: value for name, value in self.clock.dump().items() if name != "training"}
+        if "rollout" not in seconds and "training" in self.clock.seconds:
+            seconds["rollout and update"] = self.clock.seconds["training"]
+        summary |= {
+            "iterations": 0 if state is None else int(state.iteration),
+            "env_steps": 0 if state is None else int(state.env_steps),
+            "interrupted": interrupted,
+            "seconds": seconds,
+            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "versions": versions(),
+        }
+        write_summary(self.run_dir, summary)
+        return summary
+
+
+def note(summary: dict[str, Any], world: str, label: str, results: Results) -> None:
+    """Adds the figures of one policy on one world to a summary."""
+    success = np.asarray(results.success)
+    steps = int(results.length.sum())
+    figures = {
+        "success_rate": wilson(int(success.sum()), len(success)),
+        "steps_to_goal": mean_interval(results.length[success]),
+        "mean_return": mean_interval(results.episode_return),
+    }
+    for name, interval in figures.items():
+        summary.setdefault(name, {}).setdefault(world, {})[label] = list(interval)
+    if label in ("before", "after"):
+        rates = summary.setdefault("parse_failure_rate", {})
+        rates.setdefault(world, {})[label] = float(results.invalid.sum() / max(steps, 1))
+
+
+def episodes_of(policy: Policy, world: World, results: Results, recording: Recording) -> list[Episode]:
+    """The recorded episodes with the model's own words."""
+    episodes = []
+    for number in range(len(recording.action)):
+        steps = range(int(results.length[number]))
+        answers = [
+            decode_answer(policy.vocabulary, recording.tokens[number, t][recording.mask[number, t]]) for t in steps
+        ]
+        actions = recording.action[number]
+        episodes.append(
+            Episode(
+                frames=recording.frames[number, : len(steps)],
+                answers=answers,
+                thoughts=[thoughts_of(answer) for answer in answers],
+                actions=[world.actions[actions[t]] if actions[t] >= 0 else None for t in steps],
+                rewards=recording.reward[number, : len(steps)],
+                success=bool(results.success[number]),
+                world=world.name,
+                title=f"evaluation episode {number + 1}",
+            )
+        )
+    return episodes
+
+
+def versions() -> dict[str, str]:
+    """What the run ran on."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers")
+    device = jax.devices()[0]
+    return {
+        "vldac": __version__,  # the packages' own are only in their metadata; this one may run from its sources
+        **{name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "device": f"{jax.device_count()} x {device.device_kind}",
+    }

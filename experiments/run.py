@@ -1,0 +1,183 @@
+"""Trains a vision-language model to act: `python -m experiments.run [PRESET] [--section.field value ...]`.
+
+    python -m experiments.run                                   the nano model, on two CPU cores, in minutes
+    python -m experiments.run number_line --seed 3              another preset, another seed
+    python -m experiments.run --config runs/NAME/config.json    the same run again
+    python -m experiments.run --resume runs/NAME                go on with a run that was stopped
+
+Exit codes: 0 done, or stopped by Ctrl-C and saved; 2 a configuration that can not be run (nothing was written);
+1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from experiments.build import build
+from experiments.config import ConfigError, RunConfig, from_json
+from experiments.display import show_results
+from experiments.job import CONFIG_FILE, Job
+from experiments.presets import PRESETS
+from vldac.metrics import RunFileError
+from vldac.report import REPORT_FILE
+
+PROGRAM = "python -m experiments.run"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command line asked for.
+
+    Attributes:
+      config: of the run, complete.
+      run_dir: its folder.
+      resume: go on with what is there.
+    """
+
+    config: RunConfig
+    run_dir: Path
+    resume: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    try:
+        command = parse(sys.argv[1:] if arguments is None else arguments)
+        parts = build(command.config)
+        claim(command)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    console = Console()
+    console.print(
+        f"[bold]{command.run_dir}[/]  {command.config.world}, seed {command.config.seed}", highlight=False
+    )
+    try:
+        summary = Job(parts, command.run_dir, console).run(command.resume)
+    except RunFileError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"aborted; to go on: {PROGRAM} --resume {command.run_dir}", file=sys.stderr)
+        return 1
+    show_results(console, summary, command.run_dir / REPORT_FILE)
+    if summary["interrupted"]:
+        console.print(f"Stopped and saved. To go on: {PROGRAM} --resume {command.run_dir}", highlight=False)
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Reads the command line.
+
+    Raises:
+      ConfigError: what it asks for can not be.
+      SystemExit: `--help` (code 0), or a flag that is wrong by itself (code 2, told on standard error).
+    """
+    first = argparse.ArgumentParser(prog=PROGRAM, add_help=False, allow_abbrev=False)
+    first.add_argument("--config", type=Path)
+    first.add_argument("--resume", type=Path)
+    known, rest = first.parse_known_args(arguments)
+    preset = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    if sum(source is not None for source in (preset, known.config, known.resume)) > 1:
+        raise ConfigError("PRESET, --config and --resume each say what to run; accepted: one of them")
+
+    if known.resume is not None:
+        base = read_config(known.resume / CONFIG_FILE)
+    elif known.config is not None:
+        base = read_config(known.config)
+    elif preset is not None and preset not in PRESETS:
+        raise ConfigError(f"preset is {preset!r}; accepted: {', '.join(PRESETS)}")
+    else:
+        base = PRESETS[preset or "nano"]()
+    config = tyro.cli(RunConfig, prog=PROGRAM, description=help_text(), args=rest, default=base)
+
+    if known.resume is not None:
+        if changed := difference(base, config):
+            raise ConfigError(f"{changed}; accepted: what the run began with (leave the flag out)")
+        return Command(config, known.resume, resume=True)
+    name = config.name or f"{config.world.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
+    return Command(dataclasses.replace(config, name=name), Path(config.folder) / name, resume=False)
+
+
+def claim(command: Command) -> None:
+    """Makes the run's folder; an existing run is never touched.
+
+    Raises:
+      ConfigError: there is a run already, or the folder can not be written.
+    """
+    if command.resume:
+        return
+    try:
+        command.run_dir.mkdir(parents=True, exist_ok=True)
+        if any(command.run_dir.iterdir()):
+            raise ConfigError(
+                f"{command.run_dir} is not empty; accepted: another --name, or --resume {command.run_dir}"
+            )
+    except OSError as error:
+        raise ConfigError(f"folder {command.run_dir} can not be made: {error.strerror}") from error
+    if not os.access(command.run_dir, os.W_OK):
+        raise ConfigError(f"folder {command.run_dir} can not be written")
+
+
+def read_config(path: Path) -> RunConfig:
+    """A run's configuration from its file.
+
+    Raises:
+      ConfigError: it is not there, or not a configuration; the path is named.
+    """
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} can not be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: {error.reason}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def difference(old: RunConfig, new: RunConfig) -> str | None:
+    """The first field in which two configurations differ, in words; None if there is none."""
+
+    def flat(value, path=""):
+        if not dataclasses.is_dataclass(value):
+            return {path[:-1]: value}
+        return {
+            name: leaf
+            for field in dataclasses.fields(value)
+            for name, leaf in flat(getattr(value, field.name), f"{path}{field.name}.").items()
+        }
+
+    before, after = flat(old), flat(new)
+    for name, value in before.items():
+        if after[name] != value:
+            return f"{name} is {after[name]!r}, and {value!r} in the run"
+    return None
+
+
+def help_text() -> str:
+    """What stands above the flags in `--help`."""
+    lines = ["Train a vision-language model to act, with VL-DAC.", ""]
+    lines += ["PRESET (first argument, default nano) is one of:"]
+    for name, preset in PRESETS.items():
+        lines.append(f"  {name}: {preset.__doc__.strip().splitlines()[0]}")
+    lines += [
+        "",
+        "--config FILE starts from the config.json of another run.",
+        "--resume FOLDER goes on with a run that was stopped.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

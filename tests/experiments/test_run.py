@@ -1,0 +1,219 @@
+"""The command line as a user meets it: real processes, killed, resumed, given nonsense."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vldac.metrics import read_metrics, read_summary
+
+ROOT = Path(__file__).parents[2]
+SMALL = shlex.split(
+    "--imitation.steps 3 --imitation.worlds 2 --imitation.window 2 --rollout.worlds 4 --rollout.steps 2 "
+    "--optimizer.minibatch 8 --optimizer.epochs 1 --evaluation.episodes 4 --evaluation.lanes 4 "
+    "--evaluation.record 2 --evaluation.unseen cards/number_line --policy.max-tokens 16 --checkpoint.every 2 "
+    "--iterations 6"
+)
+
+
+def start(*arguments: str, **options) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "COLUMNS": "200"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.run", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=500)
+    return process.returncode, output
+
+
+def numbers(folder: Path) -> list[dict]:
+    """Everything but what the clock decides."""
+    timed = ("seconds", "per_second")
+    return [{k: v for k, v in record.items() if not k.endswith(timed)} for record in read_metrics(folder)]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Processes of these tests compile the same programs: once is enough."""
+    cache = tmp_path_factory.mktemp("compiled")
+    before = {name: os.environ.get(name) for name in ("JAX_COMPILATION_CACHE_DIR",)}
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    yield
+    del os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name)
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compiled):
+    """(folder, output) of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("runs")
+    code, output = run("--folder", folder, "--name", "whole", *SMALL)
+    assert code == 0, output
+    return folder / "whole", output
+
+
+def test_a_run_leaves_what_it_promises(whole):
+    folder, output = whole
+    assert "report.html" in output and "success" in output and "Traceback" not in output
+    for name in ("config.json", "metrics.jsonl", "summary.json", "report.html", "episodes/before.npz"):
+        assert (folder / name).stat().st_size > 0, name
+    assert list((folder / "checkpoints").iterdir()) and list((folder / "tensorboard").iterdir())
+    records = read_metrics(folder)
+    assert [r["iteration"] for r in records] == [1, 2, 3, 4, 5, 6]
+    assert records[-1]["env_steps"] == sum(r["rollout/env_steps"] for r in records)
+    summary = read_summary(folder)
+    worlds = ["miniworld/one_room_s6_fast", "cards/number_line"]
+    assert list(summary["success_rate"]) == worlds
+    for world in worlds:
+        assert set(summary["success_rate"][world]) == {"random", "before", "after", "expert"}
+        for rate, low, high in summary["success_rate"][world].values():
+            assert 0 <= low <= rate <= high <= 1
+    assert {"compile", "imitation", "rollout", "update", "evaluation", "total"} <= set(summary["seconds"])
+    assert summary["interrupted"] is False and summary["env_steps"] == records[-1]["env_steps"]
+    report = (folder / "report.html").read_text()
+    assert "miniworld/one_room_s6_fast" in report and 'src="http' not in report
+
+
+def test_the_configuration_on_disk_runs_again_to_the_same_numbers(whole, tmp_path):
+    folder, _ = whole
+    code, output = run("--config", folder / "config.json", "--folder", tmp_path, "--name", "again")
+    assert code == 0, output
+    assert numbers(tmp_path / "again") == numbers(folder)
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_numbers(whole, tmp_path):
+    """Killed as soon as the file shows so many iterations: before the first checkpoint, and beside later ones."""
+    folder, _ = whole
+    arguments = ("--folder", tmp_path, "--name", "killed", *SMALL)
+    target = tmp_path / "killed"
+    process = start(*arguments)
+    for wanted in ("config.json", 1, 3, 4):
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and process.poll() is None:
+            if wanted == "config.json" and (target / wanted).exists():
+                break
+            if isinstance(wanted, int) and (target / "metrics.jsonl").exists():
+                lines = (target / "metrics.jsonl").read_bytes().count(b"\n")
+                if lines >= wanted:
+                    break
+            time.sleep(0.01)
+        assert process.poll() is None, process.communicate()[0]
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        process = start("--resume", target)
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    assert "Going on after iteration" in output
+    assert numbers(target) == numbers(folder)
+    ours, theirs = read_summary(target), read_summary(folder)
+    for figure in ("success_rate", "steps_to_goal", "mean_return", "parse_failure_rate", "env_steps"):
+        assert ours[figure] == theirs[figure]
+
+
+def test_a_corrupt_newest_checkpoint_is_passed_over_and_said(whole, tmp_path):
+    import shutil
+
+    folder, _ = whole
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    newest = max(path for path in (copy / "checkpoints").iterdir() if path.name[0] != ".")
+    victim = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-7])
+    code, output = run("--resume", copy)
+    assert code == 0, output
+    assert str(newest) in output and "passed over" in output and "Going on after iteration 4" in output
+    assert numbers(copy) == numbers(folder)
+
+
+def test_ctrl_c_finishes_the_iteration_saves_and_reports(tmp_path, compiled):
+    arguments = [*SMALL, "--iterations", "100000"]
+    process = start("--folder", tmp_path, "--name", "stopped", *arguments)
+    folder = tmp_path / "stopped"
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and not (
+        (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").read_bytes().count(b"\n") >= 3
+    ):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert f"--resume {folder}" in output and "Traceback" not in output
+    done = len(read_metrics(folder))
+    assert read_summary(folder)["interrupted"] is True and (folder / "report.html").exists()
+    newest = max(path.name for path in (folder / "checkpoints").iterdir() if path.name[0] != ".")
+    assert int(newest) == done >= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rollout.worldz", "3"], "worldz"),
+        (["--rollout.worlds", "many"], "many"),
+        (["--rollout.worlds", "0"], "worlds is 0; accepted: 1 or more"),
+        (["--optimizer.minibatch", "100"], "optimizer.minibatch is 100; accepted: a divisor of"),
+        (["--world", "miniworld/one_rom"], "nearest: miniworld/one_room"),
+        (["nanoo"], "preset is 'nanoo'; accepted: nano, number_line"),
+        (["--config", "nowhere.json"], "nowhere.json can not be read: No such file"),
+        (["--resume", "nowhere"], "nowhere/config.json can not be read: No such file"),
+        (["--resume", "x", "--config", "y"], "accepted: one of them"),
+        (["--policy.max-tokens", "5", "--policy.decoding", "grammar"], "max_tokens is 5; accepted:"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_written(tmp_path, arguments, message):
+    code, output = run(*arguments, *([] if "--resume" in arguments else ["--folder", tmp_path / "runs"]))
+    text = re.sub(r"[^\S ]|[│╭╮╰╯─]", " ", output)
+    assert code == 2, output
+    assert message in re.sub(r" +", " ", text), output
+    assert "Traceback" not in output and not (tmp_path / "runs").exists()
+
+
+def test_an_existing_run_is_never_touched(whole):
+    folder, _ = whole
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    code, output = run("--folder", folder.parent, "--name", folder.name, *SMALL)
+    assert code == 2 and "is not empty; accepted: another --name, or --resume" in output
+    code, output = run("--resume", folder, "--optimizer.minibatch", "4")
+    assert code == 2 and "optimizer.minibatch is 4, and 8 in the run" in output
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_folder_that_can_not_be_made_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    code, output = run("--folder", tmp_path / "file", "--name", "x")
+    assert code == 2 and "can not be made: Not a directory" in output and "Traceback" not in output
+
+
+def test_help_tells_presets_and_flags():
+    code, output = run("--help")
+    assert code == 0
+    for word in ("number_line", "--resume", "--rollout.worlds", "Worlds side by side", "--algorithm.gamma"):
+        assert word in output
+
+
+def test_metrics_are_json_that_any_reader_can_read(whole):
+    folder, _ = whole
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
