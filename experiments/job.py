@@ -132,7 +132,10 @@ class Job:
         if not resume:
             write_atomically(self.run_dir / CONFIG_FILE, to_json(config).encode())
             write_summary(self.run_dir, self.parts.facts())
+        # Where the model computes in float32 it shall be float32: GPUs and TPUs would round products to less.
+        precise = "highest" if config.model.dtype == "float32" else "default"
         with (
+            jax.default_matmul_precision(precise),
             Interrupt(self.console) as interrupt,
             Checkpointer(self.run_dir / CHECKPOINT_FOLDER, config.checkpoint.keep) as checkpoints,
             Display(config.iterations, self.console) as display,

@@ -23,7 +23,7 @@ def nano() -> RunConfig:
         iterations=30,
         model=ModelConfig(preset="nano"),
         policy=PolicyConfig(history=1, max_tokens=30),  # "box ahead near" and "move_forward" just fit
-        imitation=ImitationConfig(steps=400, worlds=32, window=1, learning_rate=2e-3, expert_fraction=0.4),
+        imitation=ImitationConfig(steps=500, worlds=32, window=1, learning_rate=2e-3, expert_fraction=0.4),
         rollout=RolloutConfig(worlds=32, steps=8),
         algorithm=VLDACConfig(),
         optimizer=OptimizerConfig(learning_rate=3e-4, critic_learning_rate=3e-3, minibatch=128),

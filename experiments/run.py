@@ -100,7 +100,7 @@ def parse(arguments: Sequence[str]) -> Command:
         raise ConfigError(f"preset is {preset!r}; accepted: {', '.join(PRESETS)}")
     else:
         base = PRESETS[preset or "nano"]()
-    config = tyro.cli(RunConfig, prog=PROGRAM, description=help_text(), args=rest, default=base)
+    config = tyro.cli(RunConfig, prog=f"{PROGRAM} [PRESET]", description=help_text(), args=rest, default=base)
 
     if known.resume is not None:
         if changed := difference(base, config):
@@ -167,8 +167,7 @@ def difference(old: RunConfig, new: RunConfig) -> str | None:
 
 def help_text() -> str:
     """What stands above the flags in `--help`."""
-    lines = ["Train a vision-language model to act, with VL-DAC.", ""]
-    lines += ["PRESET (first argument, default nano) is one of:"]
+    lines = ["Train a vision-language model to act, with VL-DAC.", "", "PRESET (default nano) is one of:"]
     for name, preset in PRESETS.items():
         lines.append(f"  {name}: {preset.__doc__.strip().splitlines()[0]}")
     lines += [

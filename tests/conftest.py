@@ -2,15 +2,23 @@
 
 * The jaxtyping annotations of the packages' functions are checked at run time, shapes and dtypes, by beartype.
   Those of flax structs are not: JAX rebuilds a struct with batched, abstract or placeholder leaves.
+* Programs are compiled once a session, by whichever test or subprocess comes first: most of the time goes there.
 * hypothesis is derandomised, so that a run on two machines tests the same examples.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vldac-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import hypothesis
 from flax import struct

@@ -51,23 +51,7 @@ def numbers(folder: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Processes of these tests compile the same programs: once is enough."""
-    cache = tmp_path_factory.mktemp("compiled")
-    before = {name: os.environ.get(name) for name in ("JAX_COMPILATION_CACHE_DIR",)}
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    yield
-    del os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name)
-        else:
-            os.environ[name] = value
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, compiled):
+def whole(tmp_path_factory):
     """(folder, output) of a run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("runs")
     code, output = run("--folder", folder, "--name", "whole", *SMALL)
@@ -148,7 +132,7 @@ def test_a_corrupt_newest_checkpoint_is_passed_over_and_said(whole, tmp_path):
     assert numbers(copy) == numbers(folder)
 
 
-def test_ctrl_c_finishes_the_iteration_saves_and_reports(tmp_path, compiled):
+def test_ctrl_c_finishes_the_iteration_saves_and_reports(tmp_path):
     arguments = [*SMALL, "--iterations", "100000"]
     process = start("--folder", tmp_path, "--name", "stopped", *arguments)
     folder = tmp_path / "stopped"
@@ -204,6 +188,20 @@ def test_a_folder_that_can_not_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     code, output = run("--folder", tmp_path / "file", "--name", "x")
     assert code == 2 and "can not be made: Not a directory" in output and "Traceback" not in output
+
+
+def test_a_full_disk_is_said(tmp_path):
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(tmp_path)], capture_output=True
+    ).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        code, output = run("--folder", tmp_path, "--name", "x", *SMALL)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert code == 1 and "Traceback" not in output
+    errors = [line for line in output.splitlines() if line.startswith("error: cannot save")]
+    assert len(errors) == 1 and "No space left on device" in errors[0]
 
 
 def test_help_tells_presets_and_flags():

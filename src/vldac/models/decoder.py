@@ -10,6 +10,8 @@ Reference: transformers' `Qwen2VLTextModel`.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
@@ -33,16 +35,11 @@ class Attention(nnx.Module):
         self.kv_heads = config.num_key_value_heads
         self.head_dim = config.head_dim
         width, kv_width = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        options = {
-            "std": config.initializer_range,
-            "rngs": rngs,
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-        }
-        self.q_proj = Linear(config.hidden_size, width, bias=True, **options)
-        self.k_proj = Linear(config.hidden_size, kv_width, bias=True, **options)
-        self.v_proj = Linear(config.hidden_size, kv_width, bias=True, **options)
-        self.o_proj = Linear(width, config.hidden_size, bias=False, **options)
+        linear = partial(Linear, std=config.initializer_range, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.q_proj = linear(config.hidden_size, width, bias=True)
+        self.k_proj = linear(config.hidden_size, kv_width, bias=True)
+        self.v_proj = linear(config.hidden_size, kv_width, bias=True)
+        self.o_proj = linear(width, config.hidden_size, bias=False)
 
     def __call__(
         self,
@@ -74,16 +71,12 @@ class MLP(nnx.Module):
     """SwiGLU: down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike, param_dtype: DTypeLike):
-        options = {
-            "bias": False,
-            "std": config.initializer_range,
-            "rngs": rngs,
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-        }
-        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, **options)
-        self.up_proj = Linear(config.hidden_size, config.intermediate_size, **options)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size, **options)
+        linear = partial(
+            Linear, bias=False, std=config.initializer_range, rngs=rngs, dtype=dtype, param_dtype=param_dtype
+        )
+        self.gate_proj = linear(config.hidden_size, config.intermediate_size)
+        self.up_proj = linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = linear(config.intermediate_size, config.hidden_size)
 
     def __call__(self, x: Float[Array, "b s e"]) -> Float[Array, "b s e"]:
         return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))

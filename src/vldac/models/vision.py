@@ -9,6 +9,8 @@ Reference: transformers' `Qwen2VisionTransformerPretrainedModel`.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -51,15 +53,11 @@ class VisionAttention(nnx.Module):
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: DTypeLike, param_dtype: DTypeLike):
         self.heads = config.num_heads
-        options = {
-            "bias": True,
-            "std": config.initializer_range,
-            "rngs": rngs,
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-        }
-        self.qkv = Linear(config.embed_dim, 3 * config.embed_dim, **options)
-        self.proj = Linear(config.embed_dim, config.embed_dim, **options)
+        linear = partial(
+            Linear, bias=True, std=config.initializer_range, rngs=rngs, dtype=dtype, param_dtype=param_dtype
+        )
+        self.qkv = linear(config.embed_dim, 3 * config.embed_dim)
+        self.proj = linear(config.embed_dim, config.embed_dim)
 
     def __call__(self, x: Float[Array, "n s e"], angles: Angles) -> Float[Array, "n s e"]:
         images, patches, width = x.shape
@@ -74,15 +72,11 @@ class VisionMLP(nnx.Module):
     """fc2(quick_gelu(fc1(x)))."""
 
     def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: DTypeLike, param_dtype: DTypeLike):
-        options = {
-            "bias": True,
-            "std": config.initializer_range,
-            "rngs": rngs,
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-        }
-        self.fc1 = Linear(config.embed_dim, config.mlp_dim, **options)
-        self.fc2 = Linear(config.mlp_dim, config.embed_dim, **options)
+        linear = partial(
+            Linear, bias=True, std=config.initializer_range, rngs=rngs, dtype=dtype, param_dtype=param_dtype
+        )
+        self.fc1 = linear(config.embed_dim, config.mlp_dim)
+        self.fc2 = linear(config.mlp_dim, config.embed_dim)
 
     def __call__(self, x: Float[Array, "n s e"]) -> Float[Array, "n s e"]:
         return self.fc2(quick_gelu(self.fc1(x)))
@@ -116,16 +110,12 @@ class PatchMerger(nnx.Module):
         param_dtype: DTypeLike,
     ):
         self.width = config.embed_dim * config.spatial_merge_size**2
-        options = {
-            "bias": True,
-            "std": config.initializer_range,
-            "rngs": rngs,
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-        }
+        linear = partial(
+            Linear, bias=True, std=config.initializer_range, rngs=rngs, dtype=dtype, param_dtype=param_dtype
+        )
         self.ln_q = LayerNorm(config.embed_dim, eps=EPSILON, param_dtype=param_dtype)
-        self.mlp_0 = Linear(self.width, self.width, **options)
-        self.mlp_2 = Linear(self.width, out_features, **options)
+        self.mlp_0 = linear(self.width, self.width)
+        self.mlp_2 = linear(self.width, out_features)
 
     def __call__(self, x: Float[Array, "n s e"]) -> Float[Array, "n t d"]:
         blocks = self.ln_q(x).reshape(x.shape[0], -1, self.width)  # the patch order keeps a block together
