@@ -290,8 +290,8 @@ def nano(
         num_key_value_heads=2,
         head_dim=32,
         rms_norm_eps=1e-6,
-        # Width turns with the slowest frequencies. At the usual base the columns of a picture five tokens wide
-        # are a thousandth of a turn apart, and a model this small does not learn left from right.
+        # Width turns with the slowest frequencies. At the usual base of 10,000 neighbouring columns of a picture
+        # are 0.003 radians apart, and a model this small does not learn left from right.
         rope_theta=5.0,
         mrope_section=(4, 6, 6),
         tie_word_embeddings=True,
