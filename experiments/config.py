@@ -1,7 +1,7 @@
 """The configuration of a run: frozen dataclasses, to and from JSON, checked before anything is compiled.
 
 * Every field is a flag (`--rollout.worlds 64`) and its docstring is the flag's help.
-* Each section checks its own fields; `RunConfig` checks what concerns several.
+* Each section checks its own fields. What concerns several is checked where they meet, in `experiments.build`.
 """
 
 from __future__ import annotations
@@ -109,16 +109,8 @@ class RunConfig:
             raise ConfigError(
                 f"evaluation.unseen holds {self.world!r}, which is trained on; accepted: other worlds"
             )
-        if self.iterations < 1:
-            raise ConfigError(f"iterations is {self.iterations}; accepted: 1 or more")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; accepted: 0 to 2**32 - 1")
-        steps = self.rollout.worlds * self.rollout.steps
-        if steps % self.optimizer.minibatch:
-            raise ConfigError(
-                f"optimizer.minibatch is {self.optimizer.minibatch}; accepted: a divisor of rollout.worlds x "
-                f"rollout.steps, which is {steps}"
-            )
         if self.name in (".", "..") or (self.name and Path(self.name).name != self.name):
             raise ConfigError(f"name is {self.name!r}; accepted: a folder name without slashes")
 

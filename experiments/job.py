@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from envs_jax import World
 from experiments.build import Parts
@@ -146,12 +147,12 @@ class Job:
                 if state is not None:
                     checkpoints.save(0, state, {"seconds": self.clock.dump()}, blocking=True)
             if state is not None and not interrupt.wanted:
-                self._judge("before", state, display)
+                self._judge("before", state, display, interrupt)
             if state is not None and not interrupt.wanted:
                 state = self._train(state, checkpoints, display, interrupt)
             finished = state is not None and int(state.iteration) == setup.iterations
             if finished and not interrupt.wanted:
-                self._judge("after", state, display)
+                self._judge("after", state, display, interrupt)
                 self._split_time(state, display)
             display.stage("report")
             summary = self._summarise(state, interrupted=interrupt.wanted)
@@ -176,7 +177,7 @@ class Job:
             self.console.print("No checkpoint yet: starting over.")
             return None
         for note in restored.notes:
-            self.console.print(f"[yellow]{note}[/]", highlight=False)
+            self.console.print(Text(note, style="yellow"), soft_wrap=True)  # a path may look like markup
         self.console.print(f"Going on after iteration {restored.iteration}.")
         self.clock.load(restored.extra["seconds"])
         return restored.state
@@ -253,11 +254,13 @@ class Job:
         with self.clock("evaluation"):
             return jax.device_get(run(params, key))
 
-    def _judge(self, label: str, state: train.TrainState, display: Display) -> None:
+    def _judge(self, label: str, state: train.TrainState, display: Display, interrupt: Interrupt) -> None:
         """Evaluates on every world and notes the figures in the summary; skips what it holds already."""
         summary = read_summary(self.run_dir)
         display.stage(f"evaluation {label} RL", total=len(self.parts.policies))
         for number, (name, policy) in enumerate(self.parts.policies.items()):
+            if interrupt.wanted:
+                return
             if label not in summary.get("success_rate", {}).get(name, {}):
                 key = jax.random.fold_in(self._key(EVALUATION), number)
                 if label == "before":

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import tyro
 from rich.console import Console
+from rich.text import Text
 
 from experiments.build import build
 from experiments.config import ConfigError, RunConfig, from_json
@@ -60,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     console = Console()
-    console.print(
-        f"[bold]{command.run_dir}[/]  {command.config.world}, seed {command.config.seed}", highlight=False
-    )
+    # Text, not markup: a path may hold brackets.
+    heading = f"{command.run_dir}  {command.config.world}, seed {command.config.seed}"
+    console.print(Text(heading, style="bold"), soft_wrap=True)
     try:
         summary = Job(parts, command.run_dir, console).run(command.resume)
     except RunFileError as error:
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     show_results(console, summary, command.run_dir / REPORT_FILE)
     if summary["interrupted"]:
-        console.print(f"Stopped and saved. To go on: {PROGRAM} --resume {command.run_dir}", highlight=False)
+        console.print(Text(f"Stopped and saved. To go on: {PROGRAM} --resume {command.run_dir}"), soft_wrap=True)
     return 0
 
 

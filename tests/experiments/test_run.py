@@ -157,7 +157,11 @@ def test_ctrl_c_finishes_the_iteration_saves_and_reports(tmp_path):
         (["--rollout.worldz", "3"], "worldz"),
         (["--rollout.worlds", "many"], "many"),
         (["--rollout.worlds", "0"], "worlds is 0; accepted: 1 or more"),
-        (["--optimizer.minibatch", "100"], "optimizer.minibatch is 100; accepted: a divisor of"),
+        (
+            ["--optimizer.minibatch", "100"],
+            "minibatch is 100; accepted: a divisor of worlds x steps, which is 256",
+        ),
+        (["--iterations", "0"], "iterations is 0; accepted: 1 or more"),
         (["--world", "miniworld/one_rom"], "nearest: miniworld/one_room"),
         (["nanoo"], "preset is 'nanoo'; accepted: nano, number_line"),
         (["--config", "nowhere.json"], "nowhere.json can not be read: No such file"),
