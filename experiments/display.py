@@ -38,7 +38,7 @@ _SHOWN: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "rollout/tokens_per_second": ("tokens/s", number),
     "rollout/env_steps_per_second": ("env steps/s", number),
 }
-_BEFORE_RL = {"imitation/loss": ("loss", number), "imitation/accuracy": ("accuracy", percent)}
+_BEFORE_RL = {"imitation/loss": ("loss", number), "imitation/entropy": ("entropy", number)}
 _STYLES = {"before": "yellow", "after": "bold cyan", "expert": "green", "random": "dim"}
 
 
