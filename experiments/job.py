@@ -40,7 +40,7 @@ from vldac.text.tokenizer import decode_answer
 
 CONFIG_FILE = "config.json"
 CHECKPOINT_FOLDER = "checkpoints"
-WEIGHTS, IMITATION, TRAINING, EVALUATION, PERIODIC = range(5)  # each stage's own key: seed folded with this
+WEIGHTS, IMITATION, TRAINING, EVALUATION, PERIODIC, BASELINES = range(6)  # each stage's own key: seed folded with this
 _CHUNK = 10  # warm-start updates of one program: often enough for a progress bar
 _SPLIT_RUNS = 3  # rollouts that are timed alone
 
@@ -262,9 +262,9 @@ class Job:
             if interrupt.wanted:
                 return
             if label not in summary.get("success_rate", {}).get(name, {}):
-                key = jax.random.fold_in(self._key(EVALUATION), number)
                 if label == "before":
-                    self._baseline(summary, name, key)
+                    self._baseline(summary, name, jax.random.fold_in(self._key(BASELINES), number))
+                key = jax.random.fold_in(self._key(EVALUATION), number)
                 results, recording = self._play(name, state.params, key)
                 note(summary, name, label, results)
                 if name == self.parts.config.world:
