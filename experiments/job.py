@@ -40,7 +40,8 @@ from vldac.text.tokenizer import decode_answer
 
 CONFIG_FILE = "config.json"
 CHECKPOINT_FOLDER = "checkpoints"
-WEIGHTS, IMITATION, TRAINING, EVALUATION, PERIODIC, BASELINES = range(6)  # each stage's own key: seed folded with this
+# Each stage draws from a key of its own: that of the seed, folded with one of these.
+WEIGHTS, IMITATION, TRAINING, EVALUATION, PERIODIC, BASELINES = range(6)
 _CHUNK = 10  # warm-start updates of one program: often enough for a progress bar
 _SPLIT_RUNS = 3  # rollouts that are timed alone
 
