@@ -19,9 +19,9 @@ from vldac.metrics import read_metrics, read_summary
 ROOT = Path(__file__).parents[2]
 SMALL = shlex.split(
     "--imitation.steps 3 --imitation.worlds 2 --imitation.window 2 --rollout.worlds 4 --rollout.steps 2 "
-    "--optimizer.minibatch 8 --optimizer.epochs 1 --evaluation.episodes 4 --evaluation.lanes 4 "
-    "--evaluation.record 2 --evaluation.unseen cards/number_line --policy.max-tokens 16 --checkpoint.every 2 "
-    "--iterations 6"
+    "--optimizer.minibatch 8 --optimizer.microbatch 0 --optimizer.epochs 1 --evaluation.episodes 4 "
+    "--evaluation.lanes 4 --evaluation.record 2 --evaluation.unseen cards/number_line --policy.max-tokens 16 "
+    "--checkpoint.every 2 --iterations 6"
 )
 
 
