@@ -158,7 +158,7 @@ def test_ctrl_c_finishes_the_iteration_saves_and_reports(tmp_path):
         (["--rollout.worlds", "many"], "many"),
         (["--rollout.worlds", "0"], "worlds is 0; accepted: 1 or more"),
         (
-            ["--optimizer.minibatch", "100"],
+            ["--optimizer.minibatch", "100", "--optimizer.microbatch", "0"],
             "minibatch is 100; accepted: a divisor of worlds x steps, which is 256",
         ),
         (["--iterations", "0"], "iterations is 0; accepted: 1 or more"),
