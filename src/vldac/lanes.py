@@ -84,6 +84,20 @@ def observe(world: World, state: Any, previous: Observation | None, history: int
     return Observation(frames=frames, frames_seen=seen, text=world.describe(state))
 
 
+def observe_lanes(
+    world: World, states: Any, previous: Observation, fresh: Bool[Array, " b"], history: int
+) -> Observation:
+    """The observations of B worlds, of which the `fresh` ones have just begun an episode: leaves [B, ...].
+
+    Every lane is rendered once: only the memory of frames differs between a fresh and a running episode.
+    """
+    remembered = previous.replace(
+        frames=jnp.where(fresh[:, None, None, None, None], jnp.zeros((), jnp.uint8), previous.frames),
+        frames_seen=jnp.where(fresh, 0, previous.frames_seen),
+    )
+    return jax.vmap(lambda state, past: observe(world, state, past, history))(states, remembered)
+
+
 def begin(world: World, keys: Key[Array, " b"], history: int) -> Lanes:
     """Fresh episodes, one a key: keys [B] -> Lanes of B."""
     states = jax.vmap(world.reset)(keys)
@@ -159,12 +173,7 @@ def advance(
     reset_states, pool = pool.take(fresh)
     states = select(fresh, reset_states, stepped)
 
-    # Every lane is rendered once: only the memory of frames differs between a fresh and a running episode.
-    forgotten = lanes.observation.replace(
-        frames=jnp.where(fresh[:, None, None, None, None], jnp.zeros((), jnp.uint8), lanes.observation.frames),
-        frames_seen=jnp.where(fresh, 0, lanes.observation.frames_seen),
-    )
-    observation = jax.vmap(lambda state, past: observe(world, state, past, history))(states, forgotten)
+    observation = observe_lanes(world, states, lanes.observation, fresh, history)
     outcome = Outcome(
         step=step,
         valid=valid,

@@ -17,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from envs_jax import World
-from vldac.lanes import Observation, observe, select
+from vldac.lanes import Observation, observe, observe_lanes, select
 from vldac.policy import Policy
 
 
@@ -181,18 +181,13 @@ def play(
         number = jnp.where(over, following, loop.number)
         begin = jnp.minimum(number, episodes - 1)
         states = select(over, jax.tree.map(lambda leaf: leaf[begin], fresh), states)
-        past = loop.observation
-        past = past.replace(
-            frames=jnp.where(over[:, None, None, None, None], jnp.zeros((), jnp.uint8), past.frames),
-            frames_seen=jnp.where(over, 0, past.frames_seen),
-        )
         return _Loop(
             number=number,
             step=jnp.where(over, 0, loop.step + 1),
             begun=loop.begun + over.sum(dtype=jnp.int32),
             turn=loop.turn + 1,
             states=states,
-            observation=jax.vmap(lambda state, seen: observe(world, state, seen, history))(states, past),
+            observation=observe_lanes(world, states, loop.observation, over, history),
             results=results,
             recording=recording,
         )
