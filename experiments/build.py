@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import envs_jax
 from experiments.config import ConfigError, RunConfig
 from vldac.imitation import Imitation
-from vldac.models import Qwen2VLConfig, nano
+from vldac.models import VLMConfig, nano
 from vldac.policy import Policy, init_params
 from vldac.text.fragments import AnswerWriter
-from vldac.text.tokenizer import VIDEO, load_tokenizer, special_id, vocabulary
+from vldac.text.tokenizer import IMAGE, VIDEO, VISION_END, VISION_START, load_tokenizer, special_id, vocabulary
 from vldac.train import Setup
 
 
@@ -33,7 +33,7 @@ class Parts:
     """
 
     config: RunConfig
-    model_config: Qwen2VLConfig
+    model_config: VLMConfig
     setup: Setup
     imitation: Imitation
     worlds: dict[str, envs_jax.World]
@@ -73,12 +73,11 @@ def build(config: RunConfig) -> Parts:
 
 def _build(config: RunConfig) -> Parts:
     tokenizer = load_tokenizer()
-    tokens = vocabulary(tokenizer)
     model_config = nano(
-        tokens.size,
-        image_token_id=tokens.image_token_id,
-        vision_start_token_id=tokens.vision_start_id,
-        vision_end_token_id=tokens.vision_end_id,
+        vocabulary(tokenizer).size,
+        image_token_id=special_id(tokenizer, IMAGE),
+        vision_start_token_id=special_id(tokenizer, VISION_START),
+        vision_end_token_id=special_id(tokenizer, VISION_END),
         video_token_id=special_id(tokenizer, VIDEO),
     )
 

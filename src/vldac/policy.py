@@ -21,10 +21,10 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from envs_jax import World
 from vldac.lanes import Observation
-from vldac.models import KVCache, Qwen2VL, Qwen2VLConfig, ValueHead, image_grid
+from vldac.models import VLM, Inputs, KVCache, ValueHead, VLMConfig, create
 from vldac.models.value_head import REFERENCE_SIZES
 from vldac.text.grammar import ActionGrammar
-from vldac.text.prompt import Prompt, Slots
+from vldac.text.prompt import Prompt
 from vldac.text.tokenizer import Vocabulary, vocabulary
 
 BANNED = -1e30  # logit of a token that can not be sampled; finite, so that no NaN arises from inf - inf
@@ -149,7 +149,7 @@ class Policy:
         cls,
         world: World,
         tokenizer: Any,
-        model_config: Qwen2VLConfig,
+        model_config: VLMConfig,
         config: PolicyConfig,
         value_head: tuple[int, ...] = REFERENCE_SIZES,
         dtype: DTypeLike = jnp.float32,
@@ -167,10 +167,10 @@ class Policy:
         Raises:
           ValueError: the tokenizer does not fit the model, or `max_tokens` can not hold an answer.
         """
-        tokens = vocabulary(tokenizer, model_config.vocab_size)
+        tokens = vocabulary(tokenizer, model_config.vocab_size, model_config.special_ids)
         model, head = nnx.eval_shape(
             lambda: (
-                Qwen2VL(model_config, rngs=nnx.Rngs(0), dtype=dtype),
+                create(model_config, rngs=nnx.Rngs(0), dtype=dtype),
                 ValueHead(model_config.hidden_size, value_head, rngs=nnx.Rngs(0)),
             )
         )
@@ -185,7 +185,7 @@ class Policy:
                 world,
                 tokenizer,
                 tokens,
-                image_grid(model_config, height, width),
+                model_config.image_span(height, width),
                 config.history,
                 config.text_observation,
             ),
@@ -296,19 +296,14 @@ class Policy:
           tokens, mask: the answers, as in `Response`.
         """
         model = self._model(params)
-        embeddings, slots = self._context(model, observation)
-        context, length = slots.valid.shape[1], tokens.shape[1]
+        inputs, next_position = self._context(model, observation)
+        context, length = inputs.valid.shape[1], tokens.shape[1]
         # The last token of an answer is predicted but never read, so the answer takes one slot fewer.
         answer = jnp.broadcast_to(
-            slots.next_position[:, None, None] + jnp.arange(length - 1), (len(tokens), 3, length - 1)
+            next_position[:, None, None] + jnp.arange(length - 1), (len(tokens), 3, length - 1)
         )
-        hidden, _ = model.forward(
-            jnp.concatenate([embeddings, model.embed(tokens[:, :-1])], axis=1),
-            jnp.concatenate([slots.positions, answer], axis=2),
-            jnp.concatenate([slots.valid, mask[:, :-1]], axis=1),
-            self._prefix(model),
-            self.config.remat,
-        )
+        inputs = inputs.append_text(model.embed(tokens[:, :-1]), answer, mask[:, :-1])
+        hidden, _ = model.forward(inputs, self._prefix(model), self.config.remat)
         answered = hidden[:, context - 1 :]  # [B, N, d]: the last prompt token predicts the first answer token
         states = self.grammar.states(tokens, mask)
         logits = self._mask_logits(model.logits(answered), states, length - jnp.arange(length))
@@ -321,7 +316,7 @@ class Policy:
             value=self._value(params, jax.lax.stop_gradient(hidden[:, context - 1])),
         )
 
-    def _model(self, params: Any) -> Qwen2VL:
+    def _model(self, params: Any) -> VLM:
         return nnx.merge(self.model, params["model"])
 
     def _value(self, params: Any, hidden: Float[Array, "b d"]) -> Float[Array, " b"]:
@@ -334,39 +329,37 @@ class Policy:
         allowed = self.grammar.allowed(states, tokens_left)
         return jnp.where(allowed, logits / self.config.temperature, BANNED)
 
-    def _prefix(self, model: Qwen2VL) -> KVCache:
+    def _prefix(self, model: VLM) -> KVCache:
         """Keys and values of the static text, for all lanes."""
         tokens = jnp.asarray(self.prompt.prefix)[None]  # [1, P]
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), (1, 3, tokens.shape[1]))
-        _, cache = model.forward(
-            model.embed(tokens), positions, jnp.ones(tokens.shape, bool), remat=self.config.remat
-        )
-        return cache
+        inputs = Inputs(model.embed(tokens), positions, jnp.ones(tokens.shape, bool))
+        return model.forward(inputs, remat=self.config.remat)[1]
 
-    def _context(self, model: Qwen2VL, observation: Observation) -> tuple[Float[Array, "b c d"], Slots]:
-        """What lies in the context slots: embeddings of the text, features of the frames."""
+    def _context(self, model: VLM, observation: Observation) -> tuple[Inputs, Int[Array, " b"]]:
+        """What lies in the context slots, text and frames, and the position of the first answer token."""
         frames = observation.frames
-        features = model.encode_images(frames.reshape(-1, *frames.shape[2:]), remat=self.config.remat)
+        visual = model.encode_images(frames.reshape(-1, *frames.shape[2:]), remat=self.config.remat)
         slots = jax.vmap(self.prompt.context)(observation.frames_seen, observation.text)
-        features = features.reshape(len(frames), -1, features.shape[-1])  # [B, history * tokens, d]
-        return model.embed(slots.tokens).at[:, self.prompt.image_slots].set(features), slots
+        inputs = Inputs(model.embed(slots.tokens), slots.positions, slots.valid)
+        return inputs.place(visual, self.prompt.image_slots, self.prompt.image_numbers), slots.next_position
 
     def _prefill(self, prepared: Prepared, observation: Observation) -> Context:
         model = self._model(prepared.params)
-        embeddings, slots = self._context(model, observation)
-        hidden, cache = model.forward(embeddings, slots.positions, slots.valid, prepared.prefix)
-        return Context(hidden=hidden[:, -1], cache=cache, valid=slots.valid, next_position=slots.next_position)
+        inputs, next_position = self._context(model, observation)
+        hidden, cache = model.forward(inputs, prepared.prefix)
+        return Context(hidden=hidden[:, -1], cache=cache, valid=inputs.valid, next_position=next_position)
 
 
 def init_params(
-    model_config: Qwen2VLConfig, key: PRNGKeyArray, value_head: tuple[int, ...] = REFERENCE_SIZES
+    model_config: VLMConfig, key: PRNGKeyArray, value_head: tuple[int, ...] = REFERENCE_SIZES
 ) -> dict[str, nnx.State]:
     """Freshly drawn parameters of a model and its critic: {"model": ..., "value": ...}, float32."""
 
     @jax.jit
     def draw(key):
         model_key, head_key = jax.random.split(key)
-        model = Qwen2VL(model_config, rngs=nnx.Rngs(model_key))
+        model = create(model_config, rngs=nnx.Rngs(model_key))
         head = ValueHead(model_config.hidden_size, value_head, rngs=nnx.Rngs(head_key))
         return {"model": nnx.state(model), "value": nnx.state(head)}
 

@@ -12,7 +12,7 @@ from flax import struct
 
 from envs_jax import Step
 from vldac.models import ImageConfig, Qwen2VLConfig, TextConfig, VisionConfig
-from vldac.text.tokenizer import load_tokenizer, vocabulary
+from vldac.text.tokenizer import IMAGE, VISION_END, VISION_START, load_tokenizer, special_id, vocabulary
 
 
 @struct.dataclass
@@ -106,9 +106,9 @@ def tiny(tokenizer) -> Qwen2VLConfig:
             initializer_range=0.2,
         ),
         image=ImageConfig(min_pixels=16 * 16),
-        image_token_id=tokens.image_token_id,
-        vision_start_token_id=tokens.vision_start_id,
-        vision_end_token_id=tokens.vision_end_id,
+        image_token_id=special_id(tokenizer, IMAGE),
+        vision_start_token_id=special_id(tokenizer, VISION_START),
+        vision_end_token_id=special_id(tokenizer, VISION_END),
     )
 
 

@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from vldac.models import hf
+from vldac.models import Qwen2VL, hf
 from vldac.policy import Policy, PolicyConfig, init_params
 
 HEAD = (8,)
@@ -48,7 +48,7 @@ def torch_twin(config, params) -> transformers.Qwen2VLForConditionalGeneration:
             tie_word_embeddings=True,
         )
     ).eval()
-    tensors = {name: torch.tensor(value) for name, value in hf.to_hf(params).items()}
+    tensors = {name: torch.tensor(value) for name, value in hf.to_hf(Qwen2VL, params).items()}
     missing, unexpected = theirs.load_state_dict(tensors, strict=False)
     assert missing == ["lm_head.weight"] and not unexpected
     return theirs

@@ -1,21 +1,34 @@
 """Vision-language models as Flax NNX modules: defined here, split once at the edge, pure inside jit."""
 
-from vldac.models.config import ImageConfig, Qwen2VLConfig, TextConfig, VisionConfig, nano
+from vldac.models.config import ImageConfig, TextConfig, VisionConfig
+from vldac.models.families import FAMILIES, VLMConfig, config_from_hf, create, model_class
+from vldac.models.inputs import ImageSpan, Inputs, Visual
 from vldac.models.kv_cache import KVCache
-from vldac.models.qwen2_vl import Qwen2VL, image_grid
+from vldac.models.nano import nano
+from vldac.models.qwen2_vl import Qwen2VL, Qwen2VLConfig, image_grid
 from vldac.models.rope import image_position_extent, image_position_offsets
 from vldac.models.value_head import ValueHead
+from vldac.models.vlm import VLM
 
 __all__ = [
+    "FAMILIES",
+    "VLM",
     "ImageConfig",
+    "ImageSpan",
+    "Inputs",
     "KVCache",
     "Qwen2VL",
     "Qwen2VLConfig",
     "TextConfig",
+    "VLMConfig",
     "ValueHead",
     "VisionConfig",
+    "Visual",
+    "config_from_hf",
+    "create",
     "image_grid",
     "image_position_extent",
     "image_position_offsets",
+    "model_class",
     "nano",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 MASKED = -1e30  # finite, so that a row with nothing to attend to gives a finite mean and not NaN
 
@@ -19,8 +19,10 @@ def attend(
     value: Float[Array, "b k t d"],
     mask: Bool[Array, "b s t"] | None,
     prefix: tuple[Float[Array, "1 k p d"], Float[Array, "1 k p d"]] | None = None,
+    prefix_mask: Bool[Array, "b s p"] | None = None,
+    scale: float | None = None,
 ) -> Float[Array, "b s n d"]:
-    """softmax(q k^T / sqrt(D)) v, the softmax in float32.
+    """softmax(scale q k^T) v, the softmax in float32.
 
     The prefix's scores are a second block under one softmax, so that its keys and values are never copied for
     each lane: sum over both blocks of exp(score - largest of both), divided once at the end.
@@ -30,7 +32,9 @@ def attend(
       key, value: K heads over T slots.
       mask: true where query slot s may see slot t; None = everywhere.
         Worked example, 3 slots of which the second is absent: rows [1 0 0], [1 0 0], [1 0 1].
-      prefix: key and value of P slots that every query sees.
+      prefix: key and value of P slots that all lanes share.
+      prefix_mask: true where query slot s may see prefix slot p; None = everywhere.
+      scale: of the scores; None = D^-1/2.
 
     Returns:
       [B, S, N, D] in the query's dtype. A query that sees nothing gets the mean of all values: finite, and
@@ -39,7 +43,7 @@ def attend(
     batch, slots, heads, width = query.shape
     kv_heads = key.shape[1]
     group = heads // kv_heads
-    scale = width**-0.5
+    scale = width**-0.5 if scale is None else scale
     f32 = {"preferred_element_type": jnp.float32}
 
     # Heads that share a key are rows of one product: [B, K, G, S, D] -> [B, K, G * S, D].
@@ -55,6 +59,10 @@ def attend(
         prefix_key, prefix_value = prefix[0][0], prefix[1][0]  # [K, P, D]
         # [K, B, X, P], the order in which a product over shared keys comes out: only small things are turned.
         prefix_scores = jnp.einsum("kbxd,kpd->kbxp", q.swapaxes(0, 1), prefix_key, **f32) * scale
+        if prefix_mask is not None:
+            seen = prefix_mask[None, :, None]  # [1, B, 1, S, P]
+            by_slot = prefix_scores.reshape(kv_heads, batch, group, slots, -1)
+            prefix_scores = jnp.where(seen, by_slot, MASKED).reshape(prefix_scores.shape)
         prefix_peak = prefix_scores.max(axis=-1, keepdims=True)
         peak = jnp.maximum(peak, prefix_peak.swapaxes(0, 1))
     peak = jax.lax.stop_gradient(peak)  # cancels in the quotient
@@ -71,10 +79,35 @@ def attend(
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, slots, heads, width)
 
 
-def causal_mask(valid: Bool[Array, "b s"]) -> Bool[Array, "b s s"]:
+def causal_mask(
+    valid: Bool[Array, "b s"],
+    positions: Int[Array, "b s"] | None = None,
+    window: int | None = None,
+    images: Int[Array, "b s"] | None = None,
+) -> Bool[Array, "b s s"]:
     """Which slot sees which: those before it and itself, if they hold something.
 
     Worked example: valid [1 0 1] -> rows [1 0 0], [1 0 0], [1 0 1].
+
+    Args:
+      valid: which slots hold something.
+      positions: of the slots; needed with a window.
+      window: only slots less than so many positions back are seen; None = all.
+        Worked example, all valid, positions [0 1 2], window 2 -> rows [1 0 0], [1 1 0], [0 1 1].
+      images: the slots of one image (same number, not -1) see each other whatever their order and distance;
+        None = no such slots. Worked example, images [-1 0 0] -> rows [1 0 0], [1 1 1], [1 1 1].
     """
     slots = valid.shape[1]
-    return jnp.tril(jnp.ones((slots, slots), bool)) & valid[:, None, :]
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((slots, slots), bool)), (valid.shape[0], slots, slots))
+    if window is not None:
+        mask &= within_window(positions, positions, window)
+    if images is not None:
+        mask |= (images[:, :, None] == images[:, None, :]) & (images >= 0)[:, None, :]
+    return mask & valid[:, None, :]
+
+
+def within_window(
+    query_positions: Int[Array, "b s"], key_positions: Int[Array, "#b t"], window: int
+) -> Bool[Array, "b s t"]:
+    """Which keys lie less than `window` positions behind a query. Worked example, window 2: 5 sees 4 and 5."""
+    return query_positions[:, :, None] - key_positions[:, None, :] < window

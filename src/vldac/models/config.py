@@ -1,21 +1,40 @@
-"""What a Qwen2-VL checkpoint's `config.json` says, as frozen dataclasses.
+"""What all families share of a checkpoint's configuration, as frozen dataclasses.
 
-* Nothing about a size, an epsilon, a rotary base or a special id is written in the model code: it is read here.
+* Nothing about a size, an epsilon, a rotary base or a special id is written in the model code: it is read from
+  `config.json` by the family's own file.
+* What tells the decoders of the families apart is a field of `TextConfig`; there is one decoder.
 * Hugging Face's own `AutoConfig` fills in what an older or flat `config.json` leaves out, so that defaults
   are the same on both sides; what this implementation does not do is refused, not ignored.
-* `nano` is a configuration of the same architecture, small enough to be trained on two CPU cores.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 # OpenAI CLIP's statistics, which Qwen2-VL's image processor uses unless its own file says otherwise.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class LocalAttention:
+    """Layers that see only the last few positions, with rotary frequencies of their own (Gemma 3).
+
+    Attributes:
+      window: positions that a token sees, its own included.
+      rope_theta: base of these layers' rotary frequencies.
+      layers: for every decoder layer, whether it is one of them.
+    """
+
+    window: int
+    rope_theta: float
+    layers: tuple[bool, ...]
+
+    def __post_init__(self):
+        positive(self, "window")
 
 
 @dataclass(frozen=True)
@@ -25,7 +44,7 @@ class TextConfig:
     Attributes:
       vocab_size: rows of the embedding, padding rows included.
       hidden_size: width d of the residual stream.
-      intermediate_size: width of the SwiGLU MLP.
+      intermediate_size: width of the gated MLP.
       num_hidden_layers: decoder layers L.
       num_attention_heads: query heads N.
       num_key_value_heads: key and value heads K; a divisor of N.
@@ -35,6 +54,18 @@ class TextConfig:
       mrope_section: how many of the D/2 frequencies turn with the temporal, height and width position.
       tie_word_embeddings: the unembedding is the embedding's own matrix.
       initializer_range: standard deviation of freshly drawn weights.
+      mrope_interleaved: temporal, height and width take turns among the frequencies instead of lying in
+        three chunks (Qwen3-VL).
+      rope_factor: positions are divided by it before they turn anything (Gemma 3).
+      qkv_bias: biases on query, key and value.
+      qk_norm: RMSNorm over every head's query and key (Qwen3, Gemma 3).
+      query_scale: what scores are multiplied with; None = D^-1/2.
+      activation: of the MLP's gate.
+      unit_offset_norms: RMSNorms scale by 1 + weight, in float32 (Gemma).
+      sandwich_norms: attention and MLP are normalised before and after (Gemma).
+      embedding_scale: token embeddings are multiplied with it, rounded to the embedding's dtype (Gemma).
+      local: the layers that see only a window; None = there are none.
+      bidirectional_images: visual tokens see all of their own image (Gemma 3).
     """
 
     vocab_size: int
@@ -49,10 +80,21 @@ class TextConfig:
     mrope_section: tuple[int, int, int]
     tie_word_embeddings: bool
     initializer_range: float = 0.02
+    mrope_interleaved: bool = False
+    rope_factor: float = 1.0
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    query_scale: float | None = None
+    activation: Literal["silu", "gelu_tanh"] = "silu"
+    unit_offset_norms: bool = False
+    sandwich_norms: bool = False
+    embedding_scale: float = 1.0
+    local: LocalAttention | None = None
+    bidirectional_images: bool = False
 
     def __post_init__(self):
-        _positive(self, "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
-        _positive(self, "num_attention_heads", "num_key_value_heads", "head_dim")
+        positive(self, "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+        positive(self, "num_attention_heads", "num_key_value_heads", "head_dim")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_key_value_heads is {self.num_key_value_heads}; accepted: a divisor of "
@@ -63,6 +105,11 @@ class TextConfig:
             raise ValueError(
                 f"mrope_section is {sections}; accepted: three numbers (temporal, height, width) "
                 f"whose sum is head_dim / 2 = {self.head_dim / 2:g}"
+            )
+        if self.local is not None and len(self.local.layers) != self.num_hidden_layers:
+            raise ValueError(
+                f"local.layers names {len(self.local.layers)} layers; accepted: one entry for each of "
+                f"{self.num_hidden_layers}"
             )
 
 
@@ -95,8 +142,8 @@ class VisionConfig:
     initializer_range: float = 0.02
 
     def __post_init__(self):
-        _positive(self, "depth", "embed_dim", "num_heads", "mlp_dim")
-        _positive(self, "patch_size", "spatial_merge_size", "temporal_patch_size")
+        positive(self, "depth", "embed_dim", "num_heads", "mlp_dim")
+        positive(self, "patch_size", "spatial_merge_size", "temporal_patch_size")
         if self.embed_dim % (4 * self.num_heads):
             raise ValueError(
                 f"embed_dim is {self.embed_dim}; accepted: a multiple of 4 x num_heads = {4 * self.num_heads}"
@@ -148,7 +195,7 @@ class ImageConfig:
             ("do_rescale", True),
             ("do_normalize", True),
         ):
-            _accept(f"preprocessor {name}", preprocessor.get(name, ours), ours)
+            accept(f"preprocessor {name}", preprocessor.get(name, ours), ours)
         size = preprocessor.get("size") or {}
         default = cls()
         colours = {}
@@ -166,162 +213,33 @@ class ImageConfig:
         )
 
 
-@dataclass(frozen=True)
-class Qwen2VLConfig:
-    """A Qwen2-VL model of any size.
-
-    Attributes:
-      text, vision, image: the decoder, the vision tower, the preprocessing.
-      image_token_id: stands where a visual token's features go.
-      vision_start_token_id, vision_end_token_id: around the visual tokens of an image.
-      video_token_id: never used here but, like the three above, never to be sampled; None = there is none.
-    """
-
-    text: TextConfig
-    vision: VisionConfig
-    image_token_id: int
-    vision_start_token_id: int
-    vision_end_token_id: int
-    video_token_id: int | None = None
-    image: ImageConfig = field(default_factory=ImageConfig)
-
-    @property
-    def vocab_size(self) -> int:
-        return self.text.vocab_size
-
-    @property
-    def hidden_size(self) -> int:
-        return self.text.hidden_size
-
-    @classmethod
-    def from_hf(cls, config: Any, preprocessor: Mapping[str, Any] | None = None) -> Qwen2VLConfig:
-        """Reads a Hugging Face configuration.
-
-        Args:
-          config: what `transformers.AutoConfig` loads, or the contents of a `config.json` (flat as on the
-            hub, or with a `text_config` as transformers 5 saves it).
-          preprocessor: the contents of a `preprocessor_config.json`; None takes the image processor's defaults.
-
-        Raises:
-          ValueError: another architecture, or an option that this implementation does not have.
-        """
-        if isinstance(config, Mapping):
-            from transformers import AutoConfig  # here, because it takes seconds and `nano` does not need it
-
-            fields = copy.deepcopy(dict(config))  # some versions write into the nested parts
-            _accept("model_type", fields.pop("model_type", "qwen2_vl"), "qwen2_vl")
-            config = AutoConfig.for_model("qwen2_vl", **fields)
-        _accept("model_type", config.model_type, "qwen2_vl")
-        text, vision = config.text_config, config.vision_config
-        rope = text.rope_parameters
-        _accept("hidden_act", text.hidden_act, "silu")
-        _accept("vision hidden_act", vision.hidden_act, "quick_gelu")
-        _accept("rope_type", rope["rope_type"], "default")
-        _accept("layer_types", set(text.layer_types), {"full_attention"})
-        _accept("attention_dropout", text.attention_dropout, 0.0)
-        _accept("vision rope_type", vision.rope_parameters["rope_type"], "axial")
-        _accept("vision hidden_size", vision.hidden_size, text.hidden_size)
-        # transformers' Qwen2-VL attention knows no other head width, whatever `head_dim` says
-        head_dim = text.hidden_size // text.num_attention_heads
-        _accept("head_dim", getattr(text, "head_dim", None) or head_dim, head_dim)
-        _accept("hidden_size", text.hidden_size, head_dim * text.num_attention_heads)
-        for name in ("patch_size", "temporal_patch_size"):
-            if not isinstance(getattr(vision, name), int):
-                raise ValueError(f"vision {name} is {getattr(vision, name)!r}; accepted: one whole number")
-        text_config = TextConfig(
-            vocab_size=text.vocab_size,
-            hidden_size=text.hidden_size,
-            intermediate_size=text.intermediate_size,
-            num_hidden_layers=text.num_hidden_layers,
-            num_attention_heads=text.num_attention_heads,
-            num_key_value_heads=text.num_key_value_heads,
-            head_dim=head_dim,
-            rms_norm_eps=text.rms_norm_eps,
-            rope_theta=float(rope["rope_theta"]),
-            mrope_section=tuple(rope.get("mrope_section", (16, 24, 24))),
-            tie_word_embeddings=bool(config.tie_word_embeddings),
-            initializer_range=text.initializer_range,
-        )
-        vision_config = VisionConfig(
-            depth=vision.depth,
-            embed_dim=vision.embed_dim,
-            num_heads=vision.num_heads,
-            mlp_dim=int(vision.embed_dim * vision.mlp_ratio),
-            patch_size=vision.patch_size,
-            spatial_merge_size=vision.spatial_merge_size,
-            temporal_patch_size=vision.temporal_patch_size,
-            in_channels=vision.in_channels,
-            rope_theta=float(vision.rope_parameters["rope_theta"]),
-            initializer_range=vision.initializer_range,
-        )
-        return cls(
-            text=text_config,
-            vision=vision_config,
-            image_token_id=config.image_token_id,
-            vision_start_token_id=config.vision_start_token_id,
-            vision_end_token_id=config.vision_end_token_id,
-            video_token_id=config.video_token_id,
-            image=ImageConfig() if preprocessor is None else ImageConfig.from_hf(preprocessor, vision_config),
-        )
-
-
-def nano(
-    vocab_size: int,
-    *,
-    image_token_id: int,
-    vision_start_token_id: int,
-    vision_end_token_id: int,
-    video_token_id: int | None = None,
-) -> Qwen2VLConfig:
-    """About a million parameters, to be trained from scratch on a CPU.
-
-    A 60x80 frame is scaled to 64x80, which is 8x10 patches and 20 visual tokens.
-
-    Args:
-      vocab_size: tokens of the tokenizer; the embedding is padded up to a multiple of 64.
-      image_token_id, vision_start_token_id, vision_end_token_id, video_token_id: the tokenizer's special ids.
-    """
-    text = TextConfig(
-        vocab_size=-(-vocab_size // 64) * 64,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        rms_norm_eps=1e-6,
-        # Width turns with the slowest frequencies. At the usual base of 10,000 neighbouring columns of a picture
-        # are 0.003 radians apart, and a model this small does not learn left from right.
-        rope_theta=5.0,
-        mrope_section=(4, 6, 6),
-        tie_word_embeddings=True,
-    )
-    vision = VisionConfig(
-        depth=2,
-        embed_dim=64,
-        num_heads=2,
-        mlp_dim=256,
-        patch_size=8,
-        spatial_merge_size=2,
-        temporal_patch_size=2,
-    )
-    return Qwen2VLConfig(
-        text=text,
-        vision=vision,
-        image_token_id=image_token_id,
-        vision_start_token_id=vision_start_token_id,
-        vision_end_token_id=vision_end_token_id,
-        video_token_id=video_token_id,
-        image=ImageConfig(min_pixels=32 * 32),  # a world's small frame is not blown up to the default 56x56
-    )
-
-
-def _positive(config: Any, *names: str) -> None:
+def positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}; accepted: 1 or more")
 
 
-def _accept(name: str, value: Any, accepted: Any) -> None:
+def accept(name: str, value: Any, accepted: Any) -> None:
     if value != accepted:
         raise ValueError(f"{name} is {value!r}; accepted: {accepted!r}")
+
+
+def hf_config(config: Any, model_type: str) -> Any:
+    """A Hugging Face configuration object from one, or from the contents of a `config.json`.
+
+    Args:
+      config: what `transformers.AutoConfig` loads, or a mapping (flat as on the hub, or with a `text_config`
+        as transformers 5 saves it).
+      model_type: the one that is accepted.
+
+    Raises:
+      ValueError: another `model_type`.
+    """
+    if isinstance(config, Mapping):
+        from transformers import AutoConfig  # here, because it takes seconds and `nano` does not need it
+
+        fields = copy.deepcopy(dict(config))  # some versions write into the nested parts
+        accept("model_type", fields.pop("model_type", model_type), model_type)
+        config = AutoConfig.for_model(model_type, **fields)
+    accept("model_type", config.model_type, model_type)
+    return config

@@ -1,11 +1,13 @@
-"""The causal decoder: grouped-query attention with M-RoPE, SwiGLU, RMSNorm before each.
+"""The causal decoder of every family: grouped-query attention with rotary positions, a gated MLP, RMSNorm.
 
 * One layer code for the whole sequence (training, prefill) and for one token (decode): the only difference is
   whether keys and values are attended as computed or written into a cache first.
 * Over a whole sequence the layers are scanned, so that compile time does not grow with depth. In decode they are
   unrolled, because a scan would copy every layer's cache in and out.
+* What differs between families is a field of `TextConfig`. Layers of two kinds (Gemma 3's local and global
+  ones) have the same parameters and differ in what they see, so a scan only picks the layer's `View`.
 
-Reference: transformers' `Qwen2VLTextModel`.
+References: transformers' `Qwen2VLTextModel`, `Qwen3VLTextModel`, `Gemma3TextModel`.
 """
 
 from __future__ import annotations
@@ -13,39 +15,58 @@ from __future__ import annotations
 from functools import partial
 
 import jax
-from flax import nnx
+import jax.numpy as jnp
+from flax import nnx, struct
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from vldac.models.attention import attend, causal_mask
+from vldac.models.attention import attend, causal_mask, within_window
 from vldac.models.config import TextConfig
+from vldac.models.inputs import Inputs
 from vldac.models.kv_cache import KVCache
 from vldac.models.layers import Embedding, Linear, Remat, RMSNorm, scan_stack, stack, unstack
 from vldac.models.rope import mrope_angles, rotate
 
 Prefix = tuple[Float[Array, "1 k p d"], Float[Array, "1 k p d"]]
 KeyValue = tuple[Float[Array, "b k t d"], Float[Array, "b k t d"]]
-Angles = tuple[Float[Array, "b s h"], Float[Array, "b s h"]]
+
+
+@struct.dataclass
+class View:
+    """What a layer's queries see, and how they turn.
+
+    Attributes:
+      cos, sin: float32[B, S, D/2], of every query's own position.
+      mask: bool[B, S, T], which of the lane's slots are seen.
+      prefix_mask: bool[B, S, P], which of the shared prefix; None = all.
+    """
+
+    cos: Float[Array, "b s h"]
+    sin: Float[Array, "b s h"]
+    mask: Bool[Array, "b s t"]
+    prefix_mask: Bool[Array, "b s p"] | None = None
 
 
 class Attention(nnx.Module):
-    """Grouped-query self-attention; biases on query, key and value, none on the output."""
+    """Grouped-query self-attention."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike, param_dtype: DTypeLike):
         self.heads = config.num_attention_heads
         self.kv_heads = config.num_key_value_heads
         self.head_dim = config.head_dim
+        self.scale = config.query_scale
         width, kv_width = self.heads * self.head_dim, self.kv_heads * self.head_dim
         linear = partial(Linear, std=config.initializer_range, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.q_proj = linear(config.hidden_size, width, bias=True)
-        self.k_proj = linear(config.hidden_size, kv_width, bias=True)
-        self.v_proj = linear(config.hidden_size, kv_width, bias=True)
+        self.q_proj = linear(config.hidden_size, width, bias=config.qkv_bias)
+        self.k_proj = linear(config.hidden_size, kv_width, bias=config.qkv_bias)
+        self.v_proj = linear(config.hidden_size, kv_width, bias=config.qkv_bias)
         self.o_proj = linear(width, config.hidden_size, bias=False)
+        self.q_norm = norm(config, self.head_dim, param_dtype) if config.qk_norm else None
+        self.k_norm = norm(config, self.head_dim, param_dtype) if config.qk_norm else None
 
     def __call__(
         self,
         x: Float[Array, "b s e"],
-        angles: Angles,
-        mask: Bool[Array, "b s t"],
+        view: View,
         prefix: Prefix | None = None,
         cache: KeyValue | None = None,
         index: Int[Array, ""] | None = None,
@@ -56,56 +77,70 @@ class Attention(nnx.Module):
           (output, (key, value)): the keys and values attended to, prefix apart.
         """
         batch, slots, _ = x.shape
-        query = rotate(self.q_proj(x).reshape(batch, slots, self.heads, self.head_dim), *angles)
-        key = rotate(self.k_proj(x).reshape(batch, slots, self.kv_heads, self.head_dim), *angles)
+        query = self.q_proj(x).reshape(batch, slots, self.heads, self.head_dim)
+        key = self.k_proj(x).reshape(batch, slots, self.kv_heads, self.head_dim)
         value = self.v_proj(x).reshape(batch, slots, self.kv_heads, self.head_dim)
+        if self.q_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = rotate(query, view.cos, view.sin), rotate(key, view.cos, view.sin)
         key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)  # [B, K, S, D]
         if cache is not None:
             key = jax.lax.dynamic_update_slice_in_dim(cache[0], key.astype(cache[0].dtype), index, axis=2)
             value = jax.lax.dynamic_update_slice_in_dim(cache[1], value.astype(cache[1].dtype), index, axis=2)
-        out = attend(query, key, value, mask, prefix)
+        out = attend(query, key, value, view.mask, prefix, view.prefix_mask, self.scale)
         return self.o_proj(out.reshape(batch, slots, -1)), (key, value)
 
 
 class MLP(nnx.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x))."""
+    """down(activation(gate(x)) * up(x))."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike, param_dtype: DTypeLike):
         linear = partial(
             Linear, bias=False, std=config.initializer_range, rngs=rngs, dtype=dtype, param_dtype=param_dtype
         )
+        self.activation = config.activation
         self.gate_proj = linear(config.hidden_size, config.intermediate_size)
         self.up_proj = linear(config.hidden_size, config.intermediate_size)
         self.down_proj = linear(config.intermediate_size, config.hidden_size)
 
     def __call__(self, x: Float[Array, "b s e"]) -> Float[Array, "b s e"]:
-        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate = self.gate_proj(x)
+        gate = jax.nn.silu(gate) if self.activation == "silu" else jax.nn.gelu(gate, approximate=True)
+        return self.down_proj(gate * self.up_proj(x))
 
 
 class DecoderLayer(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); with sandwich norms both results are normalised, too."""
 
     def __init__(self, config: TextConfig, *, rngs: nnx.Rngs, dtype: DTypeLike, param_dtype: DTypeLike):
         options = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
-        norm = {"eps": config.rms_norm_eps, "param_dtype": param_dtype}
-        self.input_layernorm = RMSNorm(config.hidden_size, **norm)
+        self.sandwich = config.sandwich_norms
+        self.input_layernorm = norm(config, config.hidden_size, param_dtype)
         self.self_attn = Attention(config, **options)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, **norm)
+        # Hugging Face's names: with sandwich norms this one is behind the attention, else before the MLP.
+        self.post_attention_layernorm = norm(config, config.hidden_size, param_dtype)
         self.mlp = MLP(config, **options)
+        if self.sandwich:
+            self.pre_feedforward_layernorm = norm(config, config.hidden_size, param_dtype)
+            self.post_feedforward_layernorm = norm(config, config.hidden_size, param_dtype)
 
     def __call__(
         self,
         x: Float[Array, "b s e"],
-        angles: Angles,
-        mask: Bool[Array, "b s t"],
+        view: View,
         prefix: Prefix | None = None,
         cache: KeyValue | None = None,
         index: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "b s e"], KeyValue]:
         """As `Attention.__call__`."""
-        attended, key_value = self.self_attn(self.input_layernorm(x), angles, mask, prefix, cache, index)
-        x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x)), key_value
+        attended, key_value = self.self_attn(self.input_layernorm(x), view, prefix, cache, index)
+        if self.sandwich:
+            x = x + self.post_attention_layernorm(attended)
+            x = x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+        else:
+            x = x + attended
+            x = x + self.mlp(self.post_attention_layernorm(x))
+        return x, key_value
 
 
 class Decoder(nnx.Module):
@@ -121,26 +156,50 @@ class Decoder(nnx.Module):
         self.layers = stack(
             lambda rngs: DecoderLayer(config, rngs=rngs, **options), config.num_hidden_layers, rngs
         )
-        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, param_dtype=param_dtype)
+        self.norm = norm(config, config.hidden_size, param_dtype)
+
+    def embed(self, tokens: Int[Array, "*b"]) -> Float[Array, "*b e"]:
+        """Token embeddings, scaled where the family scales them."""
+        embedded = self.embed_tokens(tokens)
+        if self.config.embedding_scale == 1.0:
+            return embedded
+        return embedded * jnp.asarray(self.config.embedding_scale, embedded.dtype)
 
     def forward(
-        self,
-        embeddings: Float[Array, "b s e"],
-        positions: Int[Array, "b 3 s"],
-        valid: Bool[Array, "b s"],
-        prefix: KVCache | None = None,
-        remat: Remat = "none",
+        self, inputs: Inputs, prefix: KVCache | None = None, remat: Remat = "none"
     ) -> tuple[Float[Array, "b s e"], KVCache]:
-        """All slots at once: see `Qwen2VL.forward`."""
-        angles = mrope_angles(positions, self.config.rope_theta, self.config.mrope_section)
-        mask = causal_mask(valid)
+        """All slots at once: see `VLM.forward`."""
+        at = inputs.positions[:, 0]
+        images = inputs.images if self.config.bidirectional_images else None
+        mask = causal_mask(inputs.valid, images=images)
+        views = [self._view(inputs.positions, mask, self.config.rope_theta, self.config.rope_factor)]
+        if local := self.config.local:
+            mask = causal_mask(inputs.valid, at, local.window, images)
+            views.append(self._view(inputs.positions, mask, local.rope_theta))
+            if prefix is not None:
+                seen = within_window(at, prefix.positions, local.window)
+                views = [
+                    views[0].replace(prefix_mask=jnp.ones_like(seen)),
+                    views[1].replace(prefix_mask=seen),
+                ]
+        levels = 0 if inputs.deepstack is None else len(inputs.deepstack)
 
-        def step(layer, x, prefix):
-            return layer(x, angles, mask, prefix)
+        def step(layer, x, per_layer):
+            number, is_local, shared = per_layer
+            view = views[0]
+            if len(views) == 2:
+                view = jax.tree.map(partial(jnp.where, is_local), views[1], views[0])
+            x, key_value = layer(x, view, shared)
+            if levels:
+                level = inputs.deepstack[jnp.minimum(number, levels - 1)].astype(x.dtype)
+                x = x + jnp.where(number < levels, level, 0)
+            return x, key_value
 
-        stacked_prefix = None if prefix is None else prefix.stacked()
-        x, (k, v) = scan_stack(self.layers, step, embeddings.astype(self.dtype), stacked_prefix, remat=remat)
-        return self.norm(x), KVCache.from_stacked(k, v)
+        count = self.config.num_hidden_layers
+        which = jnp.asarray(self.config.local.layers if self.config.local else [False] * count)
+        per_layer = jnp.arange(count), which, None if prefix is None else prefix.stacked()
+        x, (k, v) = scan_stack(self.layers, step, inputs.embeddings.astype(self.dtype), per_layer, remat=remat)
+        return self.norm(x), KVCache.from_stacked(k, v, at)
 
     def decode_layers(self) -> tuple[nnx.State, ...]:
         """The layers' parameters apart and in the dtype of the computation."""
@@ -156,16 +215,38 @@ class Decoder(nnx.Module):
         valid: Bool[Array, "b s"],
         prefix: KVCache | None = None,
     ) -> tuple[Float[Array, "b e"], KVCache]:
-        """One token a lane: see `Qwen2VL.decode_step`."""
+        """One token a lane: see `VLM.decode_step`."""
         graphdef, _ = nnx.split(self.layers)
-        angles = mrope_angles(positions[:, :, None], self.config.rope_theta, self.config.mrope_section)
-        mask = valid[:, None]  # [B, 1, S]
+        at = positions[:, :1]
+        slots_at = jax.lax.dynamic_update_slice_in_dim(cache.positions, at, index, axis=1)
+        local = self.config.local
+        positions = positions[:, :, None]
+        views = [self._view(positions, valid[:, None], self.config.rope_theta, self.config.rope_factor)]
+        if local:
+            seen = valid[:, None] & within_window(at, slots_at, local.window)
+            view = self._view(positions, seen, local.rope_theta)
+            if prefix is not None:
+                view = view.replace(prefix_mask=within_window(at, prefix.positions, local.window))
+            views.append(view)
         x = embedding.astype(self.dtype)[:, None]  # [B, 1, d]
         keys, values = [], []
         for number, params in enumerate(layers):
             layer = nnx.merge(graphdef, params)
             shared = None if prefix is None else (prefix.k[number], prefix.v[number])
-            x, (k, v) = layer(x, angles, mask, shared, (cache.k[number], cache.v[number]), index)
+            view = views[1 if local and local.layers[number] else 0]
+            x, (k, v) = layer(x, view, shared, (cache.k[number], cache.v[number]), index)
             keys.append(k)
             values.append(v)
-        return self.norm(x)[:, 0], KVCache(k=tuple(keys), v=tuple(values))
+        return self.norm(x)[:, 0], KVCache(k=tuple(keys), v=tuple(values), positions=slots_at)
+
+    def _view(
+        self, positions: Int[Array, "b 3 s"], mask: Bool[Array, "b s t"], theta: float, factor: float = 1.0
+    ) -> View:
+        config = self.config
+        cos, sin = mrope_angles(positions, theta, config.mrope_section, config.mrope_interleaved, factor)
+        return View(cos=cos, sin=sin, mask=mask)
+
+
+def norm(config: TextConfig, size: int, param_dtype: DTypeLike) -> RMSNorm:
+    """The family's RMSNorm."""
+    return RMSNorm(size, eps=config.rms_norm_eps, unit_offset=config.unit_offset_norms, param_dtype=param_dtype)

@@ -3,7 +3,8 @@
 * Shapes agree already (see `layers.Linear`); what differs is that a stack of layers is one array here and one
   tensor a layer there.
 * Two sets of names are read: those of `state_dict()` in transformers 5 (`model.language_model.layers.0...`,
-  `model.visual...`) and those in published files (`model.layers.0...`, `visual...`).
+  `model.visual...`) and those in published files (`model.layers.0...`, `visual...`); the families' classes say
+  which.
 * What is missing, unknown or of another shape is named in one error, before anything is converted.
 """
 
@@ -16,33 +17,29 @@ import numpy as np
 from flax import nnx
 from jaxtyping import DTypeLike
 
-from vldac.models.config import Qwen2VLConfig
-from vldac.models.qwen2_vl import Qwen2VL
+from vldac.models.families import VLMConfig, create, model_class
+from vldac.models.vlm import VLM
 
-STACKS = (("language_model", "layers"), ("visual", "blocks"))  # paths whose arrays have a leading layer axis
-RENAMED = {"mlp_0": "mlp.0", "mlp_2": "mlp.2"}  # a torch Sequential's members are numbers
 SHOWN = 8  # names of a kind in an error
 
 Path = tuple[str, ...]
 
 
-def to_hf(params: nnx.State) -> dict[str, np.ndarray]:
-    """All parameters under the names of transformers' `Qwen2VLForConditionalGeneration.state_dict()`.
+def to_hf(model: type[VLM], params: nnx.State) -> dict[str, np.ndarray]:
+    """All parameters under the names of `state_dict()` of the transformers class that loads such checkpoints.
 
     A tied unembedding is left out, as in published files.
     """
     tensors = {}
     for path, variable in nnx.to_flat_state(params):
         value = np.asarray(variable[...])
-        if path[:2] in STACKS:
-            tensors |= {tensor_name(path, layer): value[layer] for layer in range(len(value))}
-        else:
-            tensors[tensor_name(path)] = value
+        parts = value if is_stacked(model, path) else value[None]
+        tensors |= dict(zip(tensor_names(model, path, variable), parts, strict=True))
     return tensors
 
 
 def from_hf(
-    config: Qwen2VLConfig, tensors: Mapping[str, np.ndarray], param_dtype: DTypeLike = jnp.float32
+    config: VLMConfig, tensors: Mapping[str, np.ndarray], param_dtype: DTypeLike = jnp.float32
 ) -> nnx.State:
     """Parameters from tensors under Hugging Face names.
 
@@ -52,68 +49,76 @@ def from_hf(
       param_dtype: what they are converted to.
 
     Returns:
-      The state that `nnx.split(Qwen2VL(config, ...))` gives.
+      The state that `nnx.split(create(config, ...))` gives.
 
     Raises:
       ValueError: tensors are missing, unknown, given under both kinds of name, or of another shape.
     """
-    model = nnx.eval_shape(lambda: Qwen2VL(config, rngs=nnx.Rngs(0), param_dtype=param_dtype))
+    model = nnx.eval_shape(lambda: create(config, rngs=nnx.Rngs(0), param_dtype=param_dtype))
+    kind = model_class(config)
     abstract = nnx.to_flat_state(nnx.state(model))
     wanted: dict[str, tuple[int, ...]] = {}
     for path, variable in abstract:
+        stacked = is_stacked(kind, path)
         wanted |= {
-            name: variable.shape[1:] if path[:2] in STACKS else variable.shape
-            for name in tensor_names(config, path)
+            name: variable.shape[1:] if stacked else variable.shape for name in tensor_names(kind, path, variable)
         }
-    source = _match(wanted, tensors, ignored={"lm_head.weight"} if config.text.tie_word_embeddings else set())
+    source = _match(kind, wanted, tensors, {"lm_head.weight"} if config.text.tie_word_embeddings else set())
 
-    def load(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-        value = np.empty(shape, param_dtype)
-        parts = tuple(value) if path[:2] in STACKS else (value,)
-        for part, name in zip(parts, tensor_names(config, path), strict=True):
+    def load(path: Path, variable: nnx.Variable) -> np.ndarray:
+        value = np.empty(variable.shape, param_dtype)
+        parts = tuple(value) if is_stacked(kind, path) else (value,)
+        for part, name in zip(parts, tensor_names(kind, path, variable), strict=True):
             part[...] = tensors[source[name]]
         return value
 
-    leaves = [(path, variable.replace(jnp.asarray(load(path, variable.shape)))) for path, variable in abstract]
+    leaves = [(path, variable.replace(jnp.asarray(load(path, variable)))) for path, variable in abstract]
     return nnx.from_flat_state(leaves)
 
 
-def tensor_name(path: Path, layer: int | None = None) -> str:
+def is_stacked(model: type[VLM], path: Path) -> bool:
+    """Whether a parameter has a leading layer axis."""
+    return any(path[: len(stack)] == stack for stack in model.STACKS)
+
+
+def tensor_name(model: type[VLM], path: Path, layer: int | None = None) -> str:
     """The Hugging Face name of a parameter, of one layer of it where it is stacked.
 
     Worked example: ("visual", "blocks", "mlp", "fc1", "bias"), layer 3 -> "model.visual.blocks.3.mlp.fc1.bias".
     """
-    parts = [RENAMED.get(part, part) for part in path]
+    parts = list(path)
     if layer is not None:
-        parts.insert(2, str(layer))
+        parts.insert(next(len(stack) for stack in model.STACKS if path[: len(stack)] == stack), str(layer))
+    parts = [model.RENAMED.get(part, part) for part in parts]
     return ".".join(parts if parts[0] == "lm_head" else ["model", *parts])
 
 
-def tensor_names(config: Qwen2VLConfig, path: Path) -> list[str]:
+def tensor_names(model: type[VLM], path: Path, variable: nnx.Variable) -> list[str]:
     """The Hugging Face tensors that make up a parameter: one a layer where it is stacked, else one."""
-    if path[:2] not in STACKS:
-        return [tensor_name(path)]
-    depth = config.text.num_hidden_layers if path[0] == "language_model" else config.vision.depth
-    return [tensor_name(path, layer) for layer in range(depth)]
+    if not is_stacked(model, path):
+        return [tensor_name(model, path)]
+    return [tensor_name(model, path, layer) for layer in range(variable.shape[0])]
 
 
-def _canonical(name: str) -> str:
+def canonical_name(model: type[VLM], name: str) -> str:
     """A published file's name for a tensor -> that of `state_dict()`; the latter stays as it is."""
-    if name.startswith("visual."):
-        return f"model.{name}"
-    if name.startswith(("model.layers.", "model.embed_tokens.", "model.norm.")):
-        return f"model.language_model.{name.removeprefix('model.')}"
+    for published, ours in model.PUBLISHED:
+        if name.startswith(published):
+            return ours + name.removeprefix(published)
     return name
 
 
 def _match(
-    wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray], ignored: set[str]
+    model: type[VLM],
+    wanted: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, np.ndarray],
+    ignored: set[str],
 ) -> dict[str, str]:
     """Canonical name -> name in `tensors`, if they are exactly those wanted."""
     source: dict[str, str] = {}
     twice, unknown, misshapen = [], [], []
     for name in tensors:
-        canonical = _canonical(name)
+        canonical = canonical_name(model, name)
         if canonical in ignored:
             continue
         if canonical in source:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, DTypeLike, Float, Int
 
 
 @struct.dataclass
@@ -19,10 +19,13 @@ class KVCache:
     Attributes:
       k: per layer float[B, K, S, D], rotated keys.
       v: per layer float[B, K, S, D], values.
+      positions: int32[B, S], the (temporal) position of what lies in each slot, for layers that see only a
+        window of them.
     """
 
     k: tuple[Float[Array, "b k s d"], ...]
     v: tuple[Float[Array, "b k s d"], ...]
+    positions: Int[Array, "b s"]
 
     @classmethod
     def zeros(
@@ -33,12 +36,14 @@ class KVCache:
         def arrays():
             return tuple(jnp.zeros((batch, kv_heads, slots, head_dim), dtype) for _ in range(num_layers))
 
-        return cls(k=arrays(), v=arrays())
+        return cls(k=arrays(), v=arrays(), positions=jnp.zeros((batch, slots), jnp.int32))
 
     @classmethod
-    def from_stacked(cls, k: Float[Array, "l b k s d"], v: Float[Array, "l b k s d"]) -> KVCache:
+    def from_stacked(
+        cls, k: Float[Array, "l b k s d"], v: Float[Array, "l b k s d"], positions: Int[Array, "b s"]
+    ) -> KVCache:
         """Takes apart what a scan over layers gives."""
-        return cls(k=tuple(k), v=tuple(v))
+        return cls(k=tuple(k), v=tuple(v), positions=positions)
 
     def stacked(self) -> tuple[Float[Array, "l b k s d"], Float[Array, "l b k s d"]]:
         """Layers along a new first axis, as a scan over layers wants them."""
@@ -58,4 +63,5 @@ class KVCache:
         return KVCache(
             k=tuple(jnp.pad(k, widths) for k in self.k),
             v=tuple(jnp.pad(v, widths) for v in self.v),
+            positions=jnp.pad(self.positions, ((0, 0), (0, extra))),
         )

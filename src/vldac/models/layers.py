@@ -68,15 +68,21 @@ class Embedding(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """x / rms(x) in float32, rounded to the input's dtype before it is scaled (as `Qwen2VLRMSNorm`)."""
+    """x / rms(x) in float32, rounded to the input's dtype before it is scaled (as `Qwen2VLRMSNorm`).
 
-    def __init__(self, size: int, *, eps: float, param_dtype: DTypeLike = jnp.float32):
+    With `unit_offset` it is scaled by 1 + weight, and rounded after that (as `Gemma3RMSNorm`).
+    """
+
+    def __init__(self, size: int, *, eps: float, unit_offset: bool = False, param_dtype: DTypeLike = jnp.float32):
         self.eps = eps
-        self.weight = nnx.Param(jnp.ones(size, param_dtype))
+        self.unit_offset = unit_offset
+        self.weight = nnx.Param(jnp.zeros(size, param_dtype) if unit_offset else jnp.ones(size, param_dtype))
 
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         x32 = x.astype(jnp.float32)
         x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.eps)
+        if self.unit_offset:
+            return (x32 * (1.0 + self.weight[...].astype(jnp.float32))).astype(x.dtype)
         return self.weight[...].astype(x.dtype) * x32.astype(x.dtype)
 
 

@@ -1,33 +1,145 @@
-"""Qwen2-VL (arXiv 2409.12191) in Flax NNX: defined as a module, used as a pure function of its parameters.
-
-    graphdef, params = nnx.split(Qwen2VL(config, rngs=nnx.Rngs(0)))
-
-    @jax.jit
-    def f(params, images):
-        return nnx.merge(graphdef, params).encode_images(images)
-
-* Parameter paths and shapes are those of a Hugging Face checkpoint, except that the layers of a stack share
-  one array with a leading layer axis.
-* Slots are static and absent ones are masked; who calls decides what lies in them, and at which positions.
-* A prefix that all lanes share is computed once with batch size 1 and attended by every lane.
-"""
+"""Qwen2-VL (arXiv 2409.12191): full attention in the tower, M-RoPE with three chunks in the decoder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, DTypeLike, Float, Int, UInt8
+from jaxtyping import Array, DTypeLike, UInt8
 
-from vldac.models.config import Qwen2VLConfig
-from vldac.models.decoder import Decoder
+from vldac.models.config import ImageConfig, TextConfig, VisionConfig, accept, hf_config
 from vldac.models.image import patch_grid, preprocess
-from vldac.models.kv_cache import KVCache
-from vldac.models.layers import Embedding, Remat
+from vldac.models.inputs import ImageSpan, Visual
+from vldac.models.layers import Remat
+from vldac.models.rope import image_position_extent, image_position_offsets
 from vldac.models.vision import VisionTower
+from vldac.models.vlm import VLM
 
 
-class Qwen2VL(nnx.Module):
+@dataclass(frozen=True)
+class Qwen2VLConfig:
+    """A Qwen2-VL model of any size.
+
+    Attributes:
+      text, vision, image: the decoder, the vision tower, the preprocessing.
+      image_token_id: stands where a visual token's features go.
+      vision_start_token_id, vision_end_token_id: around the visual tokens of an image.
+      video_token_id: never used here but, like the three above, never to be sampled; None = there is none.
+    """
+
+    text: TextConfig
+    vision: VisionConfig
+    image_token_id: int
+    vision_start_token_id: int
+    vision_end_token_id: int
+    video_token_id: int | None = None
+    image: ImageConfig = field(default_factory=ImageConfig)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.text.vocab_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self.text.hidden_size
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids that stand for or around images: never to be sampled."""
+        ids = self.image_token_id, self.vision_start_token_id, self.vision_end_token_id, self.video_token_id
+        return tuple(token for token in ids if token is not None)
+
+    def image_span(self, height: int, width: int) -> ImageSpan:
+        """How an image of that many pixels stands in a prompt."""
+        grid = image_grid(self, height, width)
+        return ImageSpan(
+            before=(self.vision_start_token_id,),
+            token_id=self.image_token_id,
+            offsets=image_position_offsets(*grid),
+            after=(self.vision_end_token_id,),
+            extent=image_position_extent(*grid),
+        )
+
+    @classmethod
+    def from_hf(cls, config: Any, preprocessor: Mapping[str, Any] | None = None) -> Qwen2VLConfig:
+        """Reads a Hugging Face configuration.
+
+        Args:
+          config: what `transformers.AutoConfig` loads, or the contents of a `config.json` (flat as on the
+            hub, or with a `text_config` as transformers 5 saves it).
+          preprocessor: the contents of a `preprocessor_config.json`; None takes the image processor's defaults.
+
+        Raises:
+          ValueError: another architecture, or an option that this implementation does not have.
+        """
+        config = hf_config(config, "qwen2_vl")
+        text, vision = config.text_config, config.vision_config
+        rope = text.rope_parameters
+        accept("hidden_act", text.hidden_act, "silu")
+        accept("vision hidden_act", vision.hidden_act, "quick_gelu")
+        accept("rope_type", rope["rope_type"], "default")
+        accept("layer_types", set(text.layer_types), {"full_attention"})
+        accept("attention_dropout", text.attention_dropout, 0.0)
+        accept("vision rope_type", vision.rope_parameters["rope_type"], "axial")
+        accept("vision hidden_size", vision.hidden_size, text.hidden_size)
+        # transformers' Qwen2-VL attention knows no other head width, whatever `head_dim` says
+        head_dim = text.hidden_size // text.num_attention_heads
+        accept("head_dim", getattr(text, "head_dim", None) or head_dim, head_dim)
+        accept("hidden_size", text.hidden_size, head_dim * text.num_attention_heads)
+        for name in ("patch_size", "temporal_patch_size"):
+            if not isinstance(getattr(vision, name), int):
+                raise ValueError(f"vision {name} is {getattr(vision, name)!r}; accepted: one whole number")
+        text_config = TextConfig(
+            vocab_size=text.vocab_size,
+            hidden_size=text.hidden_size,
+            intermediate_size=text.intermediate_size,
+            num_hidden_layers=text.num_hidden_layers,
+            num_attention_heads=text.num_attention_heads,
+            num_key_value_heads=text.num_key_value_heads,
+            head_dim=head_dim,
+            rms_norm_eps=text.rms_norm_eps,
+            rope_theta=float(rope["rope_theta"]),
+            mrope_section=tuple(rope.get("mrope_section", (16, 24, 24))),
+            tie_word_embeddings=bool(config.tie_word_embeddings),
+            initializer_range=text.initializer_range,
+        )
+        vision_config = VisionConfig(
+            depth=vision.depth,
+            embed_dim=vision.embed_dim,
+            num_heads=vision.num_heads,
+            mlp_dim=int(vision.embed_dim * vision.mlp_ratio),
+            patch_size=vision.patch_size,
+            spatial_merge_size=vision.spatial_merge_size,
+            temporal_patch_size=vision.temporal_patch_size,
+            in_channels=vision.in_channels,
+            rope_theta=float(vision.rope_parameters["rope_theta"]),
+            initializer_range=vision.initializer_range,
+        )
+        return cls(
+            text=text_config,
+            vision=vision_config,
+            image_token_id=config.image_token_id,
+            vision_start_token_id=config.vision_start_token_id,
+            vision_end_token_id=config.vision_end_token_id,
+            video_token_id=config.video_token_id,
+            image=ImageConfig() if preprocessor is None else ImageConfig.from_hf(preprocessor, vision_config),
+        )
+
+
+class Qwen2VL(VLM):
     """Vision tower, decoder, unembedding."""
+
+    STACKS = (("language_model", "layers"), ("visual", "blocks"))
+    RENAMED: ClassVar = {"mlp_0": "mlp.0", "mlp_2": "mlp.2"}  # a torch Sequential's members are numbers
+    PUBLISHED = (
+        ("visual.", "model.visual."),
+        ("model.layers.", "model.language_model.layers."),
+        ("model.embed_tokens.", "model.language_model.embed_tokens."),
+        ("model.norm.", "model.language_model.norm."),
+    )
 
     def __init__(
         self,
@@ -37,114 +149,15 @@ class Qwen2VL(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
     ):
-        """Draws the parameters.
-
-        Args:
-          config: sizes and constants.
-          rngs: weights are normal with the config's `initializer_range`, biases 0, norms 1.
-          dtype: what is computed in; norms, softmax, rotations and logits are float32 all the same.
-          param_dtype: what the parameters are kept in.
-        """
+        """Draws the parameters, see `VLM`."""
         options = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
-        self.config = config
         self.visual = VisionTower(config.vision, config.text.hidden_size, **options)
-        self.language_model = Decoder(config.text, **options)
-        self.lm_head = (
-            None
-            if config.text.tie_word_embeddings
-            else Embedding(
-                config.text.vocab_size, config.text.hidden_size, std=config.text.initializer_range, **options
-            )
-        )
+        super().__init__(config, config.text, **options)
 
-    def image_grid(self, height: int, width: int) -> tuple[int, int]:
-        """Visual tokens down and across of an image of that many pixels."""
-        return image_grid(self.config, height, width)
-
-    def encode_images(self, images: UInt8[Array, "n h w 3"], remat: Remat = "none") -> Float[Array, "n t d"]:
-        """Images of one size -> visual tokens, preprocessing included.
-
-        Args:
-          images: RGB.
-          remat: what the backward pass recomputes, see `layers.scan_stack`.
-
-        Returns:
-          [n, tokens, d], tokens row by row; their number is the product of `image_grid(h, w)`.
-        """
+    def encode_images(self, images: UInt8[Array, "n h w 3"], remat: Remat = "none") -> Visual:
+        """See `VLM.encode_images`."""
         patches, grid = preprocess(images, self.config.vision, self.config.image)
-        return self.visual(patches, grid, remat)
-
-    def embed(self, tokens: Int[Array, "*b"]) -> Float[Array, "*b d"]:
-        """Token embeddings. Visual tokens' features are put in their slots by the caller."""
-        return self.language_model.embed_tokens(tokens)
-
-    def forward(
-        self,
-        embeddings: Float[Array, "b s d"],
-        positions: Int[Array, "b 3 s"],
-        valid: Bool[Array, "b s"],
-        prefix: KVCache | None = None,
-        remat: Remat = "none",
-    ) -> tuple[Float[Array, "b s d"], KVCache]:
-        """All slots at once: prefill and training.
-
-        A slot sees the prefix and the valid slots up to itself. Worked example, P prefix tokens and 3 slots with
-        valid = [1 0 1]: the third slot sees the P, the first and itself.
-
-        Args:
-          embeddings: what lies in the slots; finite in the invalid ones, too.
-          positions: (temporal, height, width) of every slot; the prefix's own positions are in its keys already.
-          valid: false where a slot is empty.
-          prefix: keys and values that all lanes share, batch 1; gradients flow into them. None = none.
-          remat: what the backward pass recomputes, see `layers.scan_stack`.
-
-        Returns:
-          (hidden, cache): hidden states after the final norm (meaningless in invalid slots); keys and values of
-          the S slots, without the prefix.
-        """
-        return self.language_model.forward(embeddings, positions, valid, prefix, remat)
-
-    def decode_layers(self) -> tuple[nnx.State, ...]:
-        """The decoder's layers apart, cast to the dtype of the computation, for `decode_step`.
-
-        To be called once, outside the loop over tokens: inside it, slicing the stack would copy every weight on
-        every step.
-        """
-        return self.language_model.decode_layers()
-
-    def decode_step(
-        self,
-        layers: tuple[nnx.State, ...],
-        embedding: Float[Array, "b d"],
-        positions: Int[Array, "b 3"],
-        cache: KVCache,
-        index: Int[Array, ""],
-        valid: Bool[Array, "b s"],
-        prefix: KVCache | None = None,
-    ) -> tuple[Float[Array, "b d"], KVCache]:
-        """One more token in every lane.
-
-        Worked example, a context of 3 slots of which the second is empty, then answer slots 3, 4; the first
-        answer token: index = 3, valid = [1 0 1 1 0].
-
-        Args:
-          layers: from `decode_layers`.
-          embedding: of the token.
-          positions: its (temporal, height, width).
-          cache: keys and values, S slots a lane; donate or carry it, it is updated in place then.
-          index: the slot that this token is written to, the same in every lane.
-          valid: which slots are attended, this token's own included.
-          prefix: as in `forward`.
-
-        Returns:
-          (hidden, cache): the token's hidden state after the final norm; the cache with its slot filled.
-        """
-        return self.language_model.decode_step(layers, embedding, positions, cache, index, valid, prefix)
-
-    def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
-        """Unnormalised log-probabilities of the next token, float32, padding rows of the vocabulary included."""
-        head = self.language_model.embed_tokens if self.lm_head is None else self.lm_head
-        return head.attend(hidden)
+        return Visual(self.visual(patches, grid, remat))
 
 
 def image_grid(config: Qwen2VLConfig, height: int, width: int) -> tuple[int, int]:

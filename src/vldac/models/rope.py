@@ -29,21 +29,32 @@ def rotate(
 
 
 def mrope_angles(
-    positions: Int[Array, "b 3 s"], theta: float, sections: tuple[int, int, int]
+    positions: Int[Array, "b 3 s"],
+    theta: float,
+    sections: tuple[int, int, int],
+    interleaved: bool = False,
+    factor: float = 1.0,
 ) -> tuple[Float[Array, "b s h"], Float[Array, "b s h"]]:
     """Cosine and sine of every token's angles, float32[B, S, D/2] each.
 
     Worked example, D/2 = 4, sections (2, 1, 1): frequencies 0 and 1 turn with the temporal position, 2 with the
-    height, 3 with the width.
+    height, 3 with the width. Interleaved, D/2 = 8, sections (4, 2, 2): T H W T H W T T.
 
     Args:
       positions: (temporal, height, width) position of each token.
       theta: frequency i is theta^(-i / (D/2)).
       sections: how many frequencies each of the three turns; their sum is D/2.
+      interleaved: the three take turns, as long as height and width have frequencies left (Qwen3-VL).
+      factor: frequencies are divided by it (linear position interpolation).
     """
     half = sum(sections)
-    frequencies = 1.0 / theta ** (np.arange(half, dtype=np.float32) / half)
-    axis = np.repeat(np.arange(3), sections)  # [D/2], e.g. [0, 0, 1, 2]
+    frequencies = 1.0 / theta ** (np.arange(half, dtype=np.float32) / half) / np.float32(factor)
+    if interleaved:
+        axis = np.zeros(half, np.int64)
+        axis[1 : 3 * sections[1] : 3] = 1
+        axis[2 : 3 * sections[2] : 3] = 2
+    else:
+        axis = np.repeat(np.arange(3), sections)  # [D/2], e.g. [0, 0, 1, 2]
     chosen = positions[:, axis, :].swapaxes(1, 2)  # [B, S, D/2]
     angles = chosen.astype(jnp.float32) * frequencies
     return jnp.cos(angles), jnp.sin(angles)

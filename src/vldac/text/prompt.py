@@ -23,7 +23,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Int
 
 from envs_jax import World
-from vldac.models import image_position_extent, image_position_offsets
+from vldac.models import ImageSpan
 from vldac.text.fragments import FragmentTable
 from vldac.text.tokenizer import Vocabulary, encode
 
@@ -64,8 +64,9 @@ class Prompt:
     Attributes:
       prefix: int32[P], the static text.
       suffix: int32[S], what closes the user's turn and opens the answer.
-      frame: int32[F], the slots of one frame: start, visual tokens, end.
-      grid: visual tokens of a frame, down and across.
+      frame: int32[F], the slots of one frame: what stands before an image, visual tokens, what stands behind.
+      span: how the frame's image stands in a prompt.
+      before: slots of a frame before its visual tokens.
       history: frames of an observation.
       phrases: the world's phrases, pre-tokenised, each with a space before it.
       text_slots: slots for dynamic text; 0 = the policy is not shown any.
@@ -74,7 +75,8 @@ class Prompt:
     prefix: np.ndarray
     suffix: np.ndarray
     frame: np.ndarray
-    grid: tuple[int, int]
+    span: ImageSpan
+    before: int
     history: int
     phrases: FragmentTable
     text_slots: int
@@ -85,7 +87,7 @@ class Prompt:
         world: World,
         tokenizer: Any,
         vocabulary: Vocabulary,
-        grid: tuple[int, int],
+        span: ImageSpan,
         history: int,
         text_observation: bool,
     ) -> Prompt:
@@ -95,25 +97,26 @@ class Prompt:
           world: gives instruction, actions and phrases.
           tokenizer: a Hugging Face tokenizer; its chat template is used if it has one.
           vocabulary: of that tokenizer.
-          grid: visual tokens of one frame, down and across (`models.image_grid`).
+          span: how a frame stands in a prompt (`model_config.image_span`).
           history: frames of an observation.
           text_observation: whether `describe` goes into the prompt.
 
         Raises:
           ValueError: the chat template does not keep the parts of a turn in their order.
         """
-        before, after = _turn(tokenizer, history)
-        images = [vocabulary.image_token_id] * (grid[0] * grid[1])
+        opening, closing = _turn(tokenizer, history)
+        before, after = (_around(tokenizer, part) for part in (span.before, span.after))
         phrases = [encode(tokenizer, f" {phrase}") for phrase in world.phrases]
         text_slots = 0
         if text_observation:
             described = jax.eval_shape(lambda key: world.describe(world.reset(key)), jax.random.key(0))
             text_slots = described.shape[0] * max((len(tokens) for tokens in phrases), default=0)
         return cls(
-            prefix=np.array([*before, *encode(tokenizer, task_text(world.instruction, world.actions))], np.int32),
-            suffix=np.array(after, np.int32),
-            frame=np.array([vocabulary.vision_start_id, *images, vocabulary.vision_end_id], np.int32),
-            grid=grid,
+            prefix=np.array([*opening, *encode(tokenizer, task_text(world.instruction, world.actions))], np.int32),
+            suffix=np.array(closing, np.int32),
+            frame=np.array([*before, *[span.token_id] * span.tokens, *after], np.int32),
+            span=span,
+            before=len(before),
             history=history,
             phrases=FragmentTable.build(phrases, pad_id=vocabulary.pad_id),
             text_slots=text_slots,
@@ -128,7 +131,12 @@ class Prompt:
     def image_slots(self) -> np.ndarray:
         """int[history * tokens], the context slots that visual tokens lie in, frame by frame."""
         frames = np.arange(self.history)[:, None] * len(self.frame)
-        return (frames + 1 + np.arange(len(self.frame) - 2)).reshape(-1)
+        return (frames + self.before + np.arange(self.span.tokens)).reshape(-1)
+
+    @property
+    def image_numbers(self) -> np.ndarray:
+        """int[history * tokens], the frame that the visual token in each of `image_slots` belongs to."""
+        return np.repeat(np.arange(self.history), self.span.tokens)
 
     def context(self, frames_seen: Int[Array, ""], text: Int[Array, " n"]) -> Slots:
         """The slots of one observation.
@@ -137,13 +145,12 @@ class Prompt:
           frames_seen: how many of the last frames are real, at least 1.
           text: phrase ids, -1 = nothing.
         """
-        # Positions within a frame: its start marker, the image's own three, its end marker behind the largest.
-        extent = image_position_extent(*self.grid)
-        marker = np.zeros((3, 1), np.int32)
-        within = np.concatenate(
-            [marker, 1 + image_position_offsets(*self.grid), marker + 1 + extent], axis=1
-        )  # [3, F]
-        step = 2 + extent  # how far a frame moves the next token's position on
+        # Positions within a frame: what stands before, the image's own three, what stands behind the largest.
+        behind = len(self.frame) - self.before - self.span.tokens
+        leading = np.broadcast_to(np.arange(self.before), (3, self.before))
+        trailing = np.broadcast_to(self.before + self.span.extent + np.arange(behind), (3, behind))
+        within = np.concatenate([leading, self.before + self.span.offsets, trailing], axis=1)  # [3, F]
+        step = self.before + self.span.extent + behind  # how far a frame moves the next token's position on
         number = jnp.arange(self.history) - (self.history - frames_seen)  # 0 = first frame shown, < 0 = absent
         frames = (step * jnp.maximum(number, 0))[None, :, None] + within[:, None, :]  # [3, h, F]
 
@@ -176,6 +183,11 @@ def task_text(instruction: str, actions: tuple[str, ...]) -> str:
         f"Actions: {', '.join(actions)}\n"
         'Think, then act: {"thoughts": "what you see", "action": "one of the actions"}\n'
     )
+
+
+def _around(tokenizer: Any, parts: tuple[int | str, ...]) -> list[int]:
+    """Ids of what stands before or behind an image."""
+    return [i for part in parts for i in ([part] if isinstance(part, int) else encode(tokenizer, part))]
 
 
 def _turn(tokenizer: Any, history: int) -> tuple[list[int], list[int]]:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,17 +34,12 @@ class Vocabulary:
         ids between the tokenizer's vocabulary and the model's. Ids without bytes are never sampled, except EOS.
       eos_id: ends an answer.
       pad_id: fills the slots after the end; `eos_id` if the tokenizer names none.
-      image_token_id: stands for one visual token.
-      vision_start_id, vision_end_id: around an image.
       size: of the model's vocabulary, padding included.
     """
 
     bytes_of: tuple[bytes | None, ...] = field(repr=False)
     eos_id: int
     pad_id: int
-    image_token_id: int
-    vision_start_id: int
-    vision_end_id: int
     size: int
 
 
@@ -105,7 +100,9 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return token_ids
 
 
-def vocabulary(tokenizer: Tokenizer, model_vocab_size: int | None = None) -> Vocabulary:
+def vocabulary(
+    tokenizer: Tokenizer, model_vocab_size: int | None = None, reserved: Collection[int] = ()
+) -> Vocabulary:
     """Reads the bytes of every token out of a tokenizer.
 
     Byte-level BPE (GPT-2, Qwen, Llama 3) spells bytes in an alphabet of printable characters; SentencePiece
@@ -114,9 +111,11 @@ def vocabulary(tokenizer: Tokenizer, model_vocab_size: int | None = None) -> Voc
     Args:
       tokenizer: as `load_tokenizer` gives it.
       model_vocab_size: rows of the model's embedding, at least the tokenizer's; None = as many.
+      reserved: ids that are never text, whatever the tokenizer says of them: those of images.
 
     Raises:
-      ValueError: another kind of tokenizer, no EOS, no vision tokens, or a vocabulary larger than the model's.
+      ValueError: another kind of tokenizer, no EOS, a vocabulary larger than the model's, a reserved id that is
+        text.
     """
     vocab = tokenizer.get_vocab()
     used = max(vocab.values()) + 1
@@ -126,10 +125,6 @@ def vocabulary(tokenizer: Tokenizer, model_vocab_size: int | None = None) -> Voc
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer names no end-of-sequence token (eos_token)")
     added = tokenizer.added_tokens_decoder
-    special = {token.content: i for i, token in added.items() if token.special}
-    missing = [token for token in (IMAGE, VISION_START, VISION_END) if token not in special]
-    if missing:
-        raise ValueError(f"the tokenizer has no special token {', '.join(missing)}: not one of a Qwen-VL model")
 
     spell = _spelling(tokenizer)
     bytes_of: list[bytes | None] = [None] * size
@@ -138,13 +133,18 @@ def vocabulary(tokenizer: Tokenizer, model_vocab_size: int | None = None) -> Voc
             bytes_of[token_id] = spell(token) or None  # a token that adds nothing could be sampled for ever
         elif not added[token_id].special:  # text that is never cut, spelled as it is
             bytes_of[token_id] = added[token_id].content.encode()
+    for token_id in reserved:
+        if token_id >= size or (bytes_of[token_id] is not None and token_id not in added):
+            raise ValueError(
+                f"id {token_id} belongs to images in the model, and the tokenizer "
+                f"{'has no such id' if token_id >= size else f'spells {bytes_of[token_id]!r} with it'}: "
+                "they do not belong together"
+            )
+        bytes_of[token_id] = None
     return Vocabulary(
         bytes_of=tuple(bytes_of),
         eos_id=tokenizer.eos_token_id,
         pad_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-        image_token_id=special[IMAGE],
-        vision_start_id=special[VISION_START],
-        vision_end_id=special[VISION_END],
         size=size,
     )
 

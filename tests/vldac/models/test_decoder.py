@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from vldac.models.attention import causal_mask
+from vldac.models.decoder import View
+from vldac.models.inputs import Inputs
 from vldac.models.rope import mrope_angles
 
 B, S = 2, 9
@@ -26,21 +28,21 @@ def theirs(tied):
 
 @pytest.fixture(scope="module")
 def inputs(tied, theirs):
-    """(x, positions, our angles, their angles, our mask): positions differ in all three axes."""
+    """(x, positions, our view, their angles): positions differ in all three axes."""
     rng = np.random.default_rng(3)
     x = rng.normal(size=(B, S, tied.config.hidden_size)).astype(np.float32)
     positions = np.sort(rng.integers(0, 40, (B, 3, S)), axis=-1)
     text = tied.config.text
     mine = mrope_angles(jnp.asarray(positions), text.rope_theta, text.mrope_section)
     yours = theirs.rotary_emb(torch.zeros(1), torch.tensor(positions).permute(1, 0, 2))
-    return x, positions, mine, yours, causal_mask(jnp.ones((B, S), bool))
+    return x, positions, View(*mine, causal_mask(jnp.ones((B, S), bool))), yours
 
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_attention(tied, ours, theirs, inputs, number):
-    x, _, mine, yours, mask = inputs
+    x, _, mine, yours = inputs
     wanted, _ = theirs.layers[number].self_attn(torch.tensor(x), position_embeddings=yours)
-    attended, (key, value) = tied.layer(ours.layers, number).self_attn(jnp.asarray(x), mine, mask)
+    attended, (key, value) = tied.layer(ours.layers, number).self_attn(jnp.asarray(x), mine)
     assert key.shape == value.shape == (B, 2, S, 12)
     np.testing.assert_allclose(attended, wanted.detach(), **TIGHT)
 
@@ -53,9 +55,9 @@ def test_mlp(tied, ours, theirs, inputs):
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_layer(tied, ours, theirs, inputs, number):
-    x, _, mine, yours, mask = inputs
+    x, _, mine, yours = inputs
     wanted = theirs.layers[number](torch.tensor(x), position_embeddings=yours).detach()
-    got, _ = tied.layer(ours.layers, number)(jnp.asarray(x), mine, mask)
+    got, _ = tied.layer(ours.layers, number)(jnp.asarray(x), mine)
     np.testing.assert_allclose(got, wanted, **TIGHT)
 
 
@@ -65,5 +67,5 @@ def test_whole_decoder(ours, theirs, inputs):
         wanted = theirs(
             inputs_embeds=torch.tensor(x), position_ids=torch.tensor(positions).permute(1, 0, 2)
         ).last_hidden_state
-    hidden, _ = ours.forward(jnp.asarray(x), jnp.asarray(positions), jnp.ones((B, S), bool))
+    hidden, _ = ours.forward(Inputs(jnp.asarray(x), jnp.asarray(positions), jnp.ones((B, S), bool)))
     np.testing.assert_allclose(hidden, wanted, **TIGHT)

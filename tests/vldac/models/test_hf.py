@@ -15,7 +15,7 @@ from vldac.models import Qwen2VL, hf
 
 @pytest.fixture
 def tensors(pair):
-    return hf.to_hf(pair.params)
+    return hf.to_hf(Qwen2VL, pair.params)
 
 
 def published(name: str) -> str:
@@ -57,13 +57,13 @@ def test_files_written_by_transformers_load(pair, tmp_path):
 
 
 def test_a_tied_checkpoint_may_bring_its_copy_of_the_embedding(tied):
-    tensors = hf.to_hf(tied.params)
+    tensors = hf.to_hf(Qwen2VL, tied.params)
     tensors["lm_head.weight"] = tensors["model.language_model.embed_tokens.weight"]
     assert_equal(hf.from_hf(tied.config, tensors), tied.params)
 
 
 def test_parameters_take_the_asked_dtype(tied):
-    tensors = hf.to_hf(tied.params)
+    tensors = hf.to_hf(Qwen2VL, tied.params)
     params = hf.from_hf(tied.config, tensors, param_dtype=jnp.bfloat16)
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(jnp.bfloat16)), params, tied.params)
@@ -102,4 +102,4 @@ def test_a_long_list_of_missing_tensors_is_cut(pair):
 def test_an_untied_config_wants_its_unembedding(tied):
     text = dataclasses.replace(tied.config.text, tie_word_embeddings=False)
     with pytest.raises(ValueError, match=r"1 missing: lm_head\.weight"):
-        hf.from_hf(dataclasses.replace(tied.config, text=text), hf.to_hf(tied.params))
+        hf.from_hf(dataclasses.replace(tied.config, text=text), hf.to_hf(Qwen2VL, tied.params))

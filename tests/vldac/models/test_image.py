@@ -148,5 +148,5 @@ def test_the_order_of_pillows_passes_changes_a_smooth_picture_by_a_rounding():
 
 def test_image_grid_is_in_tokens(tied):
     assert image_grid(tied.config, 15, 31) == (2, 4)
-    assert tied.model.image_grid(24, 16) == (3, 2)
-    assert tied.model.encode_images(jnp.zeros((2, 24, 16, 3), jnp.uint8)).shape == (2, 6, 48)
+    assert tied.config.image_span(24, 16).tokens == 6
+    assert tied.model.encode_images(jnp.zeros((2, 24, 16, 3), jnp.uint8)).features.shape == (2, 6, 48)

@@ -17,7 +17,7 @@ import torch
 import transformers
 from flax import nnx
 
-from vldac.models import Qwen2VL, hf, image_grid, image_position_extent, image_position_offsets
+from vldac.models import Inputs, Qwen2VL, hf, image_grid, image_position_extent, image_position_offsets
 
 SLOTS = 72
 PROMPTS = {  # what stands in a prompt: numbers of text tokens; sizes of images, of 3x2, 2x4 and 5x5 tokens
@@ -68,13 +68,13 @@ def torch_inputs(pair, parts):
 
 @functools.partial(jax.jit, static_argnums=0)
 def encode_images(graphdef, params, images):
-    return nnx.merge(graphdef, params).encode_images(images)
+    return nnx.merge(graphdef, params).encode_images(images).features
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def all_logits(graphdef, params, embeddings, positions, valid):
     model = nnx.merge(graphdef, params)
-    return model.logits(model.forward(embeddings, positions, valid)[0])
+    return model.logits(model.forward(Inputs(embeddings, positions, valid))[0])
 
 
 def our_slots(pair, parts, encode=encode_images):
@@ -160,7 +160,7 @@ def test_weights_drawn_here_give_the_same_logits_in_torch(untied, make_torch_con
 
     model = nnx.merge(untied.graphdef, draw())
     theirs = transformers.Qwen2VLForConditionalGeneration(make_torch_config(tied=False)).eval()
-    tensors = {name: torch.tensor(x) for name, x in hf.to_hf(nnx.state(model)).items()}
+    tensors = {name: torch.tensor(x) for name, x in hf.to_hf(Qwen2VL, nnx.state(model)).items()}
     theirs.load_state_dict(tensors, strict=True)
     ids = rng.integers(0, 90, (1, 12))
     positions = jnp.broadcast_to(jnp.arange(12), (1, 3, 12))
@@ -185,12 +185,14 @@ def test_gradients_of_a_loss_equal_torch_for_every_parameter(tied, prompts):
     @jax.grad
     def gradient(params):
         model = nnx.merge(tied.graphdef, params)
-        embeddings = jax.lax.dynamic_update_slice(model.embed(tokens), model.encode_images(images), (0, start, 0))
-        hidden, _ = model.forward(embeddings, jnp.asarray(positions)[None], jnp.ones(tokens.shape, bool))
+        inputs = Inputs(model.embed(tokens), jnp.asarray(positions)[None], jnp.ones(tokens.shape, bool))
+        visual = model.encode_images(images)
+        slots = start + np.arange(visual.features.shape[1])
+        hidden, _ = model.forward(inputs.place(visual, slots, np.zeros_like(slots)))
         log_probs = jax.nn.log_softmax(model.logits(hidden[:, :-1]))[0]
         return -jnp.take_along_axis(log_probs, targets[:, None], axis=1).mean()
 
-    ours = hf.to_hf(gradient(tied.params))
+    ours = hf.to_hf(Qwen2VL, gradient(tied.params))
     tied.torch.zero_grad()
     logits = tied.torch(**inputs).logits[0, :-1]
     torch.nn.functional.cross_entropy(logits, torch.tensor(targets, dtype=torch.long)).backward()

@@ -12,7 +12,7 @@ import pytest
 
 from vldac.text.automaton import finder, writer
 from vldac.text.grammar import NEVER, ActionGrammar
-from vldac.text.tokenizer import Vocabulary, encode
+from vldac.text.tokenizer import Vocabulary, encode, special_id
 
 ACTIONS = ("turn_left", "turn_right", "turn", "+", "go to fridge 1", 'say "é🚪"')
 LONGEST = 128  # tokens of the texts read here
@@ -260,11 +260,12 @@ def test_free_decoding_may_sample_whatever_has_bytes_and_eos(text, free):
 def test_eos_and_pad_keep_the_state_and_other_special_tokens_break_the_answer(text, free, strict):
     table = text.vocabulary
     answer = encode(text.tokenizer, '{"thoughts": "a", "action": "turn"}')
+    image = special_id(text.tokenizer, "<|image_pad|>")
     for grammar in (free, strict):
         assert read(grammar, [[*answer, table.eos_id, table.pad_id], [*answer, table.pad_id]]).tolist() == [2, 2]
-        assert read(grammar, [[*answer[:3], table.image_token_id, *answer[3:]]]).tolist() == [-1]
+        assert read(grammar, [[*answer[:3], image, *answer[3:]]]).tolist() == [-1]
         assert read(grammar, [[*answer[:3], table.size - 1, *answer[3:]]]).tolist() == [-1]
-    assert read(free, [[*answer, table.image_token_id]]).tolist() == [2]
+    assert read(free, [[*answer, image]]).tolist() == [2]
 
 
 def test_table_can_be_constant_or_argument(text, strict):
@@ -288,9 +289,6 @@ def test_large_vocabulary_is_folded_as_a_small_one():
         tuple(bytes_of),
         eos_id=1,
         pad_id=0,
-        image_token_id=0,
-        vision_start_id=0,
-        vision_end_id=0,
         size=len(bytes_of),
     )
     assert table.size > 100_000

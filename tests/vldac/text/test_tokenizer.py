@@ -38,7 +38,12 @@ def test_bundled_tokenizer_is_the_bytes_qwens_special_tokens_and_an_answers_fram
     assert table.bytes_of == (*(bytes([byte]) for byte in range(256)), *[None] * len(SPECIAL), *frame)
     assert {name: special_id(BUNDLED, name) for name in SPECIAL} == SPECIAL
     assert (table.eos_id, table.pad_id, table.size) == (258, 256, 266)
-    assert (table.image_token_id, table.vision_start_id, table.vision_end_id) == (261, 259, 260)
+
+
+def test_reserved_ids_are_never_text():
+    id_ = load_tokenizer().convert_tokens_to_ids(FRAME[0])  # text, although the tokenizer adds it as a whole
+    assert vocabulary(load_tokenizer()).bytes_of[id_] is not None
+    assert vocabulary(load_tokenizer(), 270, reserved=(id_, 269)).bytes_of[id_] is None
 
 
 @given(st.text())
@@ -163,8 +168,11 @@ def test_tokenizers_that_can_not_serve_are_refused(save, bpe, tmp_path, monkeypa
     (tmp_path / "tokenizer_config.json").write_text(
         '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}'
     )
-    with pytest.raises(ValueError, match=r"no special token <\|image_pad\|>, <\|vision_end\|>"):
-        vocabulary(load_tokenizer(tmp_path))
+    loaded = load_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match=r"id 3 belongs to images .* spells b'.' with it"):
+        vocabulary(loaded, reserved=(3,))
+    with pytest.raises(ValueError, match=r"id 999 belongs to images .* has no such id"):
+        vocabulary(loaded, reserved=(999,))
 
 
 def test_pad_defaults_to_the_end_of_sequence(save, bpe):
