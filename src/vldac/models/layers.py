@@ -19,8 +19,16 @@ from jaxtyping import Array, DTypeLike, Float, Int
 Remat = Literal["none", "dots", "full"]
 
 
+class LoRAParam(nnx.Param):
+    """A parameter of an adapter."""
+
+
+class LoRAKey(nnx.Variable):
+    """A random key of an adapter, for dropout; there only while an update is computed."""
+
+
 class Linear(nnx.Module):
-    """y = x W^T + b, with W [out, in] as torch keeps it."""
+    """y = x W^T + b, with W [out, in] as torch keeps it, and what `lora.attach` adds to it."""
 
     def __init__(
         self,
@@ -36,10 +44,25 @@ class Linear(nnx.Module):
         self.dtype = dtype
         self.weight = nnx.Param(_normal(rngs, (out_features, in_features), std, param_dtype))
         self.bias = nnx.Param(jnp.zeros(out_features, param_dtype)) if bias else None
+        self.lora_A: LoRAParam | None = nnx.data(None)  # [rank, in]
+        self.lora_B: LoRAParam | None = nnx.data(None)  # [out, rank]
+        self.lora_key: LoRAKey | None = nnx.data(None)
+        self.lora_scale = 1.0
+        self.lora_dropout = 0.0
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        y = jnp.einsum("...i,oi->...o", x.astype(self.dtype), self.weight[...].astype(self.dtype))
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        x = x.astype(self.dtype)
+        y = jnp.einsum("...i,oi->...o", x, self.weight[...].astype(self.dtype))
+        if self.bias is not None:
+            y = y + self.bias[...].astype(self.dtype)
+        return y if self.lora_A is None else y + self._adapter(x)
+
+    def _adapter(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        if self.lora_key is not None:
+            kept = jax.random.bernoulli(self.lora_key[...], 1.0 - self.lora_dropout, x.shape)
+            x = jnp.where(kept, x / (1.0 - self.lora_dropout), 0)
+        low = jnp.einsum("...i,ri->...r", x, self.lora_A[...].astype(self.dtype))
+        return jnp.einsum("...r,or->...o", low, self.lora_B[...].astype(self.dtype)) * self.lora_scale
 
 
 class Embedding(nnx.Module):
