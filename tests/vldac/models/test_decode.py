@@ -11,23 +11,33 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vldac.models import Inputs, KVCache, Qwen2VL
+from vldac.models import Inputs, KVCache
 
-B, P, C, N = 3, 5, 7, 4  # lanes, prefix, context and answer slots
+B, P, C, N = 3, 5, 15, 4  # lanes, prefix, context and answer slots
+IMAGE = np.arange(4, 12)  # context slots of an image of 2x4 visual tokens
 TIGHT = {"atol": 2e-5, "rtol": 0}  # logits spread over 5
 
 
-@pytest.fixture(scope="module")
-def sequence(tied):
-    """(prefix ids[P], ids[B, C + N], positions[B, 3, C + N], valid[B, C + N]): other slots absent in each lane."""
+@functools.cache
+def make_sequence(pair):
+    """(prefix ids[P], images[B, h, w, 3], ids[B, C + N], positions[B, 3, C + N], valid[B, C + N]).
+
+    In each lane other slots are absent, in one of them the whole image.
+    """
     rng = np.random.default_rng(5)
     valid = np.ones((B, C + N), bool)
-    valid[0, 2:4] = valid[1, 0] = valid[2, [1, 4]] = False
+    valid[0, 2:4] = valid[1, 0] = valid[1, IMAGE] = valid[2, [1, 13]] = False
     at = P + np.cumsum(valid, axis=1) - valid
     positions = np.stack([at, at + rng.integers(0, 4, at.shape), at + rng.integers(0, 4, at.shape)], axis=1)
     ids = rng.integers(0, 90, (B, C + N)).astype(np.int32)
     prefix = rng.integers(0, 90, P).astype(np.int32)
-    return tuple(jnp.asarray(x) for x in (prefix, ids, positions.astype(np.int32), valid))
+    images = rng.integers(0, 256, (B, 15, 31, 3), np.uint8)
+    return tuple(jnp.asarray(x) for x in (prefix, images, ids, positions.astype(np.int32), valid))
+
+
+@pytest.fixture(scope="module")
+def sequence(tied):
+    return make_sequence(tied)
 
 
 def make_prefix(model, ids) -> KVCache:
@@ -35,21 +45,29 @@ def make_prefix(model, ids) -> KVCache:
     return model.forward(Inputs(model.embed(ids)[None], positions, jnp.ones((1, P), bool)))[1]
 
 
-def copied_prefix_hidden(model, prefix_ids, ids, positions, valid):
+def lay_out(model, images, ids, positions, valid, start=0) -> Inputs:
+    """Token embeddings, and each lane's image in its slots; images = None leaves it at text."""
+    inputs = Inputs(model.embed(ids), positions, valid)
+    if images is None:
+        return inputs
+    return inputs.place(model.encode_images(images), start + IMAGE, np.zeros_like(IMAGE))
+
+
+def copied_prefix_hidden(model, prefix_ids, images, ids, positions, valid):
     """Every lane with a prefix of its own: the slow way. [B, C + N, d]"""
     whole = jnp.concatenate([jnp.broadcast_to(prefix_ids, (B, P)), ids], axis=1)
     at = jnp.concatenate([jnp.broadcast_to(jnp.arange(P), (B, 3, P)), positions], axis=2)
     seen = jnp.concatenate([jnp.ones((B, P), bool), valid], axis=1)
-    return model.forward(Inputs(model.embed(whole), at, seen))[0][:, P:]
+    return model.forward(lay_out(model, images, whole, at, seen, P))[0][:, P:]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def stepwise(graphdef, params, with_prefix, prefix_ids, ids, positions, valid):
+def stepwise(graphdef, params, with_prefix, prefix_ids, images, ids, positions, valid):
     """Logits of the last context token and of every answer token, one `decode_step` at a time. [B, N + 1, V]"""
     model = nnx.merge(graphdef, params)
     prefix = make_prefix(model, prefix_ids) if with_prefix else None
-    context = model.embed(ids[:, :C])
-    hidden, cache = model.forward(Inputs(context, positions[..., :C], valid[:, :C]), prefix)
+    context = lay_out(model, images, ids[:, :C], positions[..., :C], valid[:, :C])
+    hidden, cache = model.forward(context, prefix)
     layers = model.decode_layers()
 
     def step(cache, number):
@@ -65,19 +83,20 @@ def stepwise(graphdef, params, with_prefix, prefix_ids, ids, positions, valid):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def at_once(graphdef, params, how, prefix_ids, ids, positions, valid):
+def at_once(graphdef, params, how, prefix_ids, images, ids, positions, valid):
     """Logits [B, C + N, V] from one pass; how = "shared" or "copied" prefix, or "none"."""
     model = nnx.merge(graphdef, params)
     if how == "copied":
-        return model.logits(copied_prefix_hidden(model, prefix_ids, ids, positions, valid))
+        return model.logits(copied_prefix_hidden(model, prefix_ids, images, ids, positions, valid))
     prefix = make_prefix(model, prefix_ids) if how == "shared" else None
-    return model.logits(model.forward(Inputs(model.embed(ids), positions, valid), prefix)[0])
+    return model.logits(model.forward(lay_out(model, images, ids, positions, valid), prefix)[0])
 
 
 @pytest.mark.parametrize("with_prefix", [False, True])
-def test_prefill_and_decode_equal_one_pass(tied, sequence, with_prefix):
-    whole = at_once(tied.graphdef, tied.params, "copied" if with_prefix else "none", *sequence)
-    steps = stepwise(tied.graphdef, tied.params, with_prefix, *sequence)
+def test_prefill_and_decode_equal_one_pass(family, with_prefix):
+    sequence = make_sequence(family)
+    whole = at_once(family.graphdef, family.params, "copied" if with_prefix else "none", *sequence)
+    steps = stepwise(family.graphdef, family.params, with_prefix, *sequence)
     np.testing.assert_allclose(steps, whole[:, C - 1 :], **TIGHT)
 
 
@@ -92,19 +111,20 @@ def test_a_shared_prefix_equals_a_copy_in_every_lane(tied, sequence):
 
 
 def test_what_lies_in_an_absent_slot_does_not_matter(tied, sequence):
-    prefix, ids, positions, valid = sequence
+    prefix, images, ids, positions, valid = sequence
+    images = images.at[1].set(255 - images[1])  # absent in that lane
     changed = jnp.where(valid, ids, (ids + 17) % 90), jnp.where(valid[:, None], positions, positions + 40)
     before = at_once(tied.graphdef, tied.params, "shared", *sequence)
-    after = at_once(tied.graphdef, tied.params, "shared", prefix, *changed, valid)
+    after = at_once(tied.graphdef, tied.params, "shared", prefix, images, *changed, valid)
     np.testing.assert_array_equal(before[valid], after[valid])
     assert (np.asarray(before)[~valid] != np.asarray(after)[~valid]).any()
 
 
 def loss(params, graphdef, how, remat, sequence):
-    prefix_ids, ids, positions, valid = sequence
+    prefix_ids, _, ids, positions, valid = sequence
     model = nnx.merge(graphdef, params)
     if how == "copied":
-        hidden = copied_prefix_hidden(model, *sequence)
+        hidden = copied_prefix_hidden(model, prefix_ids, None, ids, positions, valid)
     else:
         prefix = make_prefix(model, prefix_ids)
         hidden, _ = model.forward(Inputs(model.embed(ids), positions, valid), prefix, remat)
@@ -136,15 +156,16 @@ def test_recomputing_does_not_change_gradients(gradients, remat):
     assert_gradients_equal(gradients("shared", remat), gradients("shared", "none"), 1e-5)
 
 
-def test_recomputing_the_vision_tower_does_not_change_gradients(tied, rng):
+def test_recomputing_the_vision_tower_does_not_change_gradients(family, rng):
     images = jnp.asarray(rng.integers(0, 256, (2, 16, 24, 3), np.uint8))
     target = jnp.asarray(rng.normal(size=(2, 6, 48)), jnp.float32)
 
     def gradient(remat):
         def total(params):
-            return (nnx.merge(tied.graphdef, params).encode_images(images, remat).features * target).sum()
+            visual = nnx.merge(family.graphdef, params).encode_images(images, remat)
+            return sum((x * target).sum() for x in jax.tree.leaves(visual))
 
-        return jax.jit(jax.grad(total))(tied.params)
+        return jax.jit(jax.grad(total))(family.params)
 
     wanted = gradient("none")
     assert np.abs(wanted["visual"]["patch_embed"]["proj"]["weight"][...]).max() > 0.1
@@ -207,11 +228,10 @@ def test_generation_in_a_while_loop_with_a_donated_cache_equals_whole_passes(tie
 
 
 def test_decode_in_bfloat16_from_float32_parameters_stays_near_float32(tied, sequence):
-    half = nnx.graphdef(nnx.eval_shape(lambda: Qwen2VL(tied.config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)))
-    layers = jax.eval_shape(lambda params: nnx.merge(half, params).decode_layers(), tied.params)
+    layers = jax.eval_shape(lambda params: nnx.merge(tied.half, params).decode_layers(), tied.params)
     assert {x.dtype for x in jax.tree.leaves(layers)} == {jnp.dtype(jnp.bfloat16)}
     exact = np.asarray(stepwise(tied.graphdef, tied.params, True, *sequence))
-    rounded = np.asarray(stepwise(half, tied.params, True, *sequence))
+    rounded = np.asarray(stepwise(tied.half, tied.params, True, *sequence))
     assert rounded.dtype == np.float32
     assert 0 < np.abs(rounded - exact).mean() < 0.015 * exact.std()
 

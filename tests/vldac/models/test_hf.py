@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vldac.models import Qwen2VL, hf
+from vldac.models import Qwen2VL, create, hf
 
 
 @pytest.fixture
 def tensors(pair):
-    return hf.to_hf(Qwen2VL, pair.params)
+    return hf.to_hf(pair.kind, pair.params)
 
 
 def published(name: str) -> str:
@@ -72,7 +72,7 @@ def test_parameters_take_the_asked_dtype(tied):
 
 
 def test_loaded_parameters_have_the_structure_of_drawn_ones(pair):
-    drawn = nnx.state(nnx.eval_shape(lambda: Qwen2VL(pair.config, rngs=nnx.Rngs(0))))
+    drawn = nnx.state(nnx.eval_shape(lambda: create(pair.config, rngs=nnx.Rngs(0))))
     assert jax.tree.structure(drawn) == jax.tree.structure(pair.params)
     shapes = (jax.tree.map(lambda x: (x.shape, x.dtype), params) for params in (drawn, pair.params))
     assert next(shapes) == next(shapes)
