@@ -2,6 +2,7 @@
 
 from vldac.models.config import ImageConfig, TextConfig, VisionConfig
 from vldac.models.families import FAMILIES, VLMConfig, config_from_hf, create, model_class
+from vldac.models.gemma3 import Gemma3, Gemma3Config
 from vldac.models.inputs import ImageSpan, Inputs, Visual
 from vldac.models.kv_cache import KVCache
 from vldac.models.nano import nano
@@ -13,6 +14,8 @@ from vldac.models.vlm import VLM
 __all__ = [
     "FAMILIES",
     "VLM",
+    "Gemma3",
+    "Gemma3Config",
     "ImageConfig",
     "ImageSpan",
     "Inputs",

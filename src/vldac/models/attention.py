@@ -92,17 +92,17 @@ def causal_mask(
     Args:
       valid: which slots hold something.
       positions: of the slots; needed with a window.
-      window: only slots less than so many positions back are seen; None = all.
+      window: only slots less than so many positions back are seen, those of the own image included; None = all.
         Worked example, all valid, positions [0 1 2], window 2 -> rows [1 0 0], [1 1 0], [0 1 1].
-      images: the slots of one image (same number, not -1) see each other whatever their order and distance;
-        None = no such slots. Worked example, images [-1 0 0] -> rows [1 0 0], [1 1 1], [1 1 1].
+      images: the slots of one image (same number, not -1) see each other whatever their order; None = no such
+        slots. Worked example, images [-1 0 0] -> rows [1 0 0], [1 1 1], [1 1 1].
     """
     slots = valid.shape[1]
     mask = jnp.broadcast_to(jnp.tril(jnp.ones((slots, slots), bool)), (valid.shape[0], slots, slots))
-    if window is not None:
-        mask &= within_window(positions, positions, window)
     if images is not None:
         mask |= (images[:, :, None] == images[:, None, :]) & (images >= 0)[:, None, :]
+    if window is not None:
+        mask &= within_window(positions, positions, window)
     return mask & valid[:, None, :]
 
 

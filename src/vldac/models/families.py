@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import DTypeLike
 
+from vldac.models.gemma3 import Gemma3, Gemma3Config
 from vldac.models.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from vldac.models.vlm import VLM
 
-VLMConfig = Qwen2VLConfig
+VLMConfig = Qwen2VLConfig | Gemma3Config
 
 
 class Family(NamedTuple):
@@ -22,7 +23,10 @@ class Family(NamedTuple):
     model: type[VLM]
 
 
-FAMILIES = {"qwen2_vl": Family(Qwen2VLConfig, Qwen2VL)}
+FAMILIES = {
+    "qwen2_vl": Family(Qwen2VLConfig, Qwen2VL),
+    "gemma3": Family(Gemma3Config, Gemma3),
+}
 
 
 def model_class(config: VLMConfig) -> type[VLM]:

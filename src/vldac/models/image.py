@@ -1,19 +1,21 @@
 """Image preprocessing on the device: equal, bit for bit up to the last rescaling, to the Pillow image processor.
 
-* The target size follows Qwen2-VL's `smart_resize`; sizes are static, so it is a host function.
-* Pillow resizes with antialiased bicubic weights in 22-bit fixed point, and rounds to uint8 between the two
-  passes. Width comes first here, as in Pillow up to 12; Pillow 13 takes the order that it expects to be cheaper,
-  which rounds and clips other values in between.
+* The target size follows Qwen2-VL's `smart_resize`, or is one for all; sizes are static, so it is a host function.
+* Pillow resizes with antialiased bicubic or bilinear weights in 22-bit fixed point, and rounds to uint8 between
+  the two passes. Width comes first here, as in Pillow up to 12; Pillow 13 takes the order that it expects to be
+  cheaper, which rounds and clips other values in between.
 * A pass is a product with a constant matrix, kept as three 8-bit limbs: every partial sum then fits a float32
   (and every factor a bfloat16), so the integers come out exact on any accelerator and at any matmul precision.
 
-References: transformers' `Qwen2VLImageProcessorPil`; Pillow's `src/libImaging/Resample.c`.
+References: transformers' `Qwen2VLImageProcessorPil`, `Gemma3ImageProcessorPil`; Pillow's
+`src/libImaging/Resample.c`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from jaxtyping import Array, Float, UInt8
 
 from vldac.models.config import ImageConfig, VisionConfig
 
+Kernel = Literal["bicubic", "bilinear"]
 PRECISION_BITS = 32 - 8 - 2  # of Pillow's fixed-point weights: 8 bits of pixel, 2 of headroom, in an int32
 LIMB_BITS = 8
 MAX_SHRINK = 64  # a sum over 4 x that many pixels of 8-bit times 8-bit numbers is the last to fit 24 bits
@@ -56,17 +59,27 @@ def patch_grid(height: int, width: int, vision: VisionConfig, image: ImageConfig
     return tall // vision.patch_size, wide // vision.patch_size
 
 
-def resize(images: UInt8[Array, "n h w c"], height: int, width: int) -> UInt8[Array, "n tall wide c"]:
-    """Bicubic, antialiased: the same uint8 values as Pillow's `Image.resize`, width first, then height.
+def resize(
+    images: UInt8[Array, "n h w c"], height: int, width: int, kernel: Kernel = "bicubic"
+) -> UInt8[Array, "n tall wide c"]:
+    """Antialiased: the same uint8 values as Pillow's `Image.resize`, width first, then height.
 
     Raises:
       ValueError: a side is shrunk more than 64 times, beyond which the sums would no longer be exact.
     """
     if images.shape[2] != width:
-        images = _resample("nhwc,low->lnhoc", images, images.shape[2], width)
+        images = _resample("nhwc,low->lnhoc", images, _weight_limbs(images.shape[2], width, kernel))
     if images.shape[1] != height:
-        images = _resample("nhwc,loh->lnowc", images, images.shape[1], height)
+        images = _resample("nhwc,loh->lnowc", images, _weight_limbs(images.shape[1], height, kernel))
     return images
+
+
+def normalise(
+    images: UInt8[Array, "n h w 3"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Array, "n h w 3"]:
+    """(value / 255 - mean) / std, float32, as the image processors write it."""
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return (images.astype(jnp.float32) * np.float32(1 / 255) - mean) / std
 
 
 def patchify(pixels: Float[Array, "n h w c"], vision: VisionConfig) -> Float[Array, "n s f"]:
@@ -99,51 +112,62 @@ def preprocess(
     """
     grid = patch_grid(images.shape[1], images.shape[2], vision, image)
     resized = resize(images, grid[0] * vision.patch_size, grid[1] * vision.patch_size)
-    mean, std = np.asarray(image.mean, np.float32), np.asarray(image.std, np.float32)
-    pixels = (resized.astype(jnp.float32) * np.float32(1 / 255) - mean) / std
-    return patchify(pixels, vision), grid
+    return patchify(normalise(resized, image.mean, image.std), vision), grid
 
 
-def _resample(product: str, images: Array, size: int, new_size: int) -> Array:
+def preprocess_square(
+    images: UInt8[Array, "n h w 3"], side: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Array, "n side side 3"]:
+    """Images of one size -> normalised squares, whatever their aspect ratio (Gemma 3): `pixel_values`."""
+    return normalise(resize(images, side, side, "bilinear"), mean, std)
+
+
+def _resample(product: str, images: Array, limbs: np.ndarray) -> Array:
     """One pass along one axis; the einsum `product` has the limb axis l in front."""
-    limbs = jnp.einsum(
-        product,
-        images.astype(jnp.float32),
-        _weight_limbs(size, new_size),
-        preferred_element_type=jnp.float32,
-    ).astype(jnp.int32)
+    limbs = jnp.einsum(product, images.astype(jnp.float32), limbs, preferred_element_type=jnp.float32).astype(
+        jnp.int32
+    )
     total = (limbs[2] << 2 * LIMB_BITS) + (limbs[1] << LIMB_BITS) + limbs[0]
     rounded = (total + (1 << (PRECISION_BITS - 1))) >> PRECISION_BITS
     return jnp.clip(rounded, 0, 255).astype(jnp.uint8)
 
 
 @functools.lru_cache(maxsize=64)
-def _weight_limbs(size: int, new_size: int) -> np.ndarray:
+def _weight_limbs(size: int, new_size: int, kernel: Kernel) -> np.ndarray:
     """Pillow's fixed-point weights as w = l0 + 2^8 l1 + 2^16 l2, float32[3, new_size, size]; only l2 is signed."""
     if size > MAX_SHRINK * new_size:
         raise ValueError(f"resizing {size} pixels to {new_size}; accepted: at most {MAX_SHRINK} times fewer")
-    fixed = bicubic_weights(size, new_size) * (1 << PRECISION_BITS)
+    fixed = resize_weights(size, new_size, kernel) * (1 << PRECISION_BITS)
     fixed = np.trunc(fixed + np.copysign(0.5, fixed)).astype(np.int64)
     low = (1 << LIMB_BITS) - 1
     limbs = fixed & low, (fixed >> LIMB_BITS) & low, fixed >> 2 * LIMB_BITS
     return np.stack(limbs).astype(np.float32)
 
 
-def bicubic_weights(size: int, new_size: int) -> np.ndarray:
+def resize_weights(size: int, new_size: int, kernel: Kernel) -> np.ndarray:
     """Weight of every old pixel in every new one, float64[new_size, size]; rows sum to 1.
 
-    Pillow's `precompute_coeffs` with the bicubic kernel (a = -0.5), widened by the scale when shrinking.
+    Pillow's `precompute_coeffs` with its bicubic (a = -0.5) or bilinear kernel, widened by the scale when
+    shrinking.
     """
+    evaluate, support = (_cubic, 2.0) if kernel == "bicubic" else (_triangle, 1.0)
     scale = size / new_size
     stretch = max(scale, 1.0)
     weights = np.zeros((new_size, size))
     for new in range(new_size):
         center = (new + 0.5) * scale
-        first = max(int(center - 2.0 * stretch + 0.5), 0)
-        last = min(int(center + 2.0 * stretch + 0.5), size)
-        x = np.abs((np.arange(first, last) - center + 0.5) / stretch)
-        near = (1.5 * x - 2.5) * x * x + 1
-        far = (((x - 5) * x + 8) * x - 4) * -0.5
-        row = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+        first = max(int(center - support * stretch + 0.5), 0)
+        last = min(int(center + support * stretch + 0.5), size)
+        row = evaluate(np.abs((np.arange(first, last) - center + 0.5) / stretch))
         weights[new, first:last] = row / row.sum()
     return weights
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * -0.5
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def _triangle(x: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - x, 0.0)

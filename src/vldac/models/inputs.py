@@ -20,18 +20,21 @@ class ImageSpan:
     """How an image of one size stands in a prompt.
 
     Attributes:
-      before, after: what is written around its visual tokens: ids, or text that is yet to be tokenised.
+      before, after: ids around its visual tokens.
       token_id: stands where a visual token's features go.
       offsets: int32[3, T], (temporal, height, width) positions of the T visual tokens relative to the first.
         Worked example, M-RoPE and 1x2 tokens: [[0, 0], [0, 0], [0, 1]].
       extent: how far the visual tokens move the next token's position on.
+      text_before, text_after: text around all of this, tokenised together with what it meets.
     """
 
-    before: tuple[int | str, ...]
+    before: tuple[int, ...]
     token_id: int
     offsets: np.ndarray
-    after: tuple[int | str, ...]
+    after: tuple[int, ...]
     extent: int
+    text_before: str = ""
+    text_after: str = ""
 
     @property
     def tokens(self) -> int:

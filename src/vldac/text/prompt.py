@@ -7,12 +7,16 @@
   policy computes them once.
 * The words around a turn are the tokenizer's own chat template. A world's text is encoded apart from it, so that
   text can not open or close a turn.
+* Text that a family writes around an image (Gemma 3: blank lines) is tokenised as it meets: what stands between
+  two frames is one text. At least one frame is always seen, and the last is the last: the text before the first
+  is part of the prefix, the text behind the last has slots that are never absent.
 * Slots are static. Frames not seen yet and unused text are absent: masked, and taking no position. Nothing is
   packed, so the last context slot, which gives the value and the first token, is the same in every lane.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +28,9 @@ from jaxtyping import Array, Bool, Int
 
 from envs_jax import World
 from vldac.models import ImageSpan
+from vldac.text.chat import user_turn
 from vldac.text.fragments import FragmentTable
 from vldac.text.tokenizer import Vocabulary, encode
-
-# Used where a tokenizer brings no template of its own: Qwen2-VL's, without its default system message.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
-    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
-    "<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-_STATIC, _DYNAMIC = "\x01static\x01", "\x01dynamic\x01"  # stand in for text that the template must not touch
 
 
 @struct.dataclass
@@ -62,9 +57,11 @@ class Prompt:
     """How observations of one world become slots.
 
     Attributes:
-      prefix: int32[P], the static text.
+      prefix: int32[P], the static text, and what stands before the first frame.
       suffix: int32[S], what closes the user's turn and opens the answer.
       frame: int32[F], the slots of one frame: what stands before an image, visual tokens, what stands behind.
+      between: int32[G], what stands between two frames.
+      behind: int32[E], what stands behind the last frame.
       span: how the frame's image stands in a prompt.
       before: slots of a frame before its visual tokens.
       history: frames of an observation.
@@ -75,6 +72,8 @@ class Prompt:
     prefix: np.ndarray
     suffix: np.ndarray
     frame: np.ndarray
+    between: np.ndarray
+    behind: np.ndarray
     span: ImageSpan
     before: int
     history: int
@@ -102,21 +101,31 @@ class Prompt:
           text_observation: whether `describe` goes into the prompt.
 
         Raises:
-          ValueError: the chat template does not keep the parts of a turn in their order.
+          ValueError: the chat template does not keep the parts of a turn in their order, or the tokenizer reads
+            a world's text as tokens that are not text.
         """
-        opening, closing = _turn(tokenizer, history)
-        before, after = (_around(tokenizer, part) for part in (span.before, span.after))
-        phrases = [encode(tokenizer, f" {phrase}") for phrase in world.phrases]
+        turn = user_turn(tokenizer, history)
+
+        def words(text: str) -> list[int]:
+            tokens = encode(tokenizer, text)
+            if strange := sorted({token for token in tokens if vocabulary.bytes_of[token] is None}):
+                raise ValueError(f"text {text!r} was encoded to tokens that are not text: {strange}")
+            return tokens
+
+        task = task_text(world.instruction, world.actions)
+        phrases = [words(f" {phrase}") for phrase in world.phrases]
         text_slots = 0
         if text_observation:
             described = jax.eval_shape(lambda key: world.describe(world.reset(key)), jax.random.key(0))
             text_slots = described.shape[0] * max((len(tokens) for tokens in phrases), default=0)
         return cls(
-            prefix=np.array([*opening, *encode(tokenizer, task_text(world.instruction, world.actions))], np.int32),
-            suffix=np.array(closing, np.int32),
-            frame=np.array([*before, *[span.token_id] * span.tokens, *after], np.int32),
+            prefix=_array(turn.opening, words(task.strip() if turn.trims else task), words(span.text_before)),
+            suffix=_array(turn.closing),
+            frame=_array(span.before, [span.token_id] * span.tokens, span.after),
+            between=_array(words(span.text_after + span.text_before)),
+            behind=_array(words(span.text_after)),
             span=span,
-            before=len(before),
+            before=len(span.before),
             history=history,
             phrases=FragmentTable.build(phrases, pad_id=vocabulary.pad_id),
             text_slots=text_slots,
@@ -125,13 +134,18 @@ class Prompt:
     @property
     def context_slots(self) -> int:
         """C, slots of everything between prefix and answer."""
-        return self.history * len(self.frame) + self.text_slots + len(self.suffix)
+        return self._frame_slots + len(self.behind) + self.text_slots + len(self.suffix)
 
     @property
     def image_slots(self) -> np.ndarray:
         """int[history * tokens], the context slots that visual tokens lie in, frame by frame."""
-        frames = np.arange(self.history)[:, None] * len(self.frame)
+        frames = np.arange(self.history)[:, None] * (len(self.frame) + len(self.between))
         return (frames + self.before + np.arange(self.span.tokens)).reshape(-1)
+
+    @property
+    def _frame_slots(self) -> int:
+        """Slots of the frames and of what stands between them."""
+        return self.history * (len(self.frame) + len(self.between)) - len(self.between)
 
     @property
     def image_numbers(self) -> np.ndarray:
@@ -145,34 +159,45 @@ class Prompt:
           frames_seen: how many of the last frames are real, at least 1.
           text: phrase ids, -1 = nothing.
         """
-        # Positions within a frame: what stands before, the image's own three, what stands behind the largest.
-        behind = len(self.frame) - self.before - self.span.tokens
+        # Positions within a frame: what stands before, the image's own three, what stands behind the largest and
+        # between this frame and the next.
+        block = np.concatenate([self.frame, self.between])
+        rest = len(block) - self.before - self.span.tokens
         leading = np.broadcast_to(np.arange(self.before), (3, self.before))
-        trailing = np.broadcast_to(self.before + self.span.extent + np.arange(behind), (3, behind))
-        within = np.concatenate([leading, self.before + self.span.offsets, trailing], axis=1)  # [3, F]
-        step = self.before + self.span.extent + behind  # how far a frame moves the next token's position on
+        trailing = np.broadcast_to(self.before + self.span.extent + np.arange(rest), (3, rest))
+        within = np.concatenate([leading, self.before + self.span.offsets, trailing], axis=1)  # [3, F + G]
+        step = self.before + self.span.extent + rest  # how far a frame moves the next frame's positions on
         number = jnp.arange(self.history) - (self.history - frames_seen)  # 0 = first frame shown, < 0 = absent
-        frames = (step * jnp.maximum(number, 0))[None, :, None] + within[:, None, :]  # [3, h, F]
+        frames = (step * jnp.maximum(number, 0))[None, :, None] + within[:, None, :]  # [3, h, F + G]
 
         if self.text_slots:
             words, word_valid, length = self.phrases.pack(text, self.text_slots)
         else:
             words, word_valid, length = jnp.zeros(0, jnp.int32), jnp.zeros(0, bool), jnp.int32(0)
-        text_start = step * frames_seen
+        behind, suffix = jnp.asarray(self.behind), jnp.asarray(self.suffix)
+        behind_start = step * frames_seen - len(self.between)
+        text_start = behind_start + len(behind)
         suffix_start = text_start + length
-        suffix_slots = len(self.suffix)
         plain = jnp.concatenate(
-            [text_start + jnp.arange(self.text_slots), suffix_start + jnp.arange(suffix_slots)]
+            [
+                behind_start + jnp.arange(len(behind)),
+                text_start + jnp.arange(self.text_slots),
+                suffix_start + jnp.arange(len(suffix)),
+            ]
         )
-        positions = jnp.concatenate([frames.reshape(3, -1), jnp.broadcast_to(plain, (3, len(plain)))], axis=1)
-        frame_tokens = jnp.tile(jnp.asarray(self.frame), self.history)
+        slots = self._frame_slots  # the last frame has nothing between it and a next
+        positions = [frames.reshape(3, -1)[:, :slots], jnp.broadcast_to(plain, (3, len(plain)))]
+        valid = [
+            jnp.repeat(number >= 0, len(block))[:slots],
+            jnp.ones(len(behind), bool),
+            word_valid,
+            jnp.ones(len(suffix), bool),
+        ]
         return Slots(
-            tokens=jnp.concatenate([frame_tokens, words, jnp.asarray(self.suffix)]),
-            valid=jnp.concatenate(
-                [jnp.repeat(number >= 0, len(self.frame)), word_valid, jnp.ones(suffix_slots, bool)]
-            ),
-            positions=(len(self.prefix) + positions).astype(jnp.int32),
-            next_position=(len(self.prefix) + suffix_start + suffix_slots).astype(jnp.int32),
+            tokens=jnp.concatenate([jnp.tile(jnp.asarray(block), self.history)[:slots], behind, words, suffix]),
+            valid=jnp.concatenate(valid),
+            positions=(len(self.prefix) + jnp.concatenate(positions, axis=1)).astype(jnp.int32),
+            next_position=(len(self.prefix) + suffix_start + len(suffix)).astype(jnp.int32),
         )
 
 
@@ -185,28 +210,5 @@ def task_text(instruction: str, actions: tuple[str, ...]) -> str:
     )
 
 
-def _around(tokenizer: Any, parts: tuple[int | str, ...]) -> list[int]:
-    """Ids of what stands before or behind an image."""
-    return [i for part in parts for i in ([part] if isinstance(part, int) else encode(tokenizer, part))]
-
-
-def _turn(tokenizer: Any, history: int) -> tuple[list[int], list[int]]:
-    """The chat template's tokens before the static text, and those behind the dynamic one."""
-    content = [{"type": "text", "text": _STATIC}]
-    content += [{"type": "image"}] * history
-    content += [{"type": "text", "text": _DYNAMIC}]
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}],
-        chat_template=None if tokenizer.chat_template else CHAT_TEMPLATE,
-        tokenize=False,
-        add_generation_prompt=True,
-    )
-    before, found, rest = rendered.partition(_STATIC)
-    _, found_too, after = rest.partition(_DYNAMIC)
-    if not (found and found_too):
-        raise ValueError(
-            "the tokenizer's chat template does not keep the text, the images and the text of a user's turn in "
-            "their order; accepted: a template that does, as Qwen2-VL's"
-        )
-    # Here, and only here, the text of special tokens means those tokens: it is the template's own.
-    return tuple(tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+def _array(*parts: Sequence[int]) -> np.ndarray:
+    return np.array([token for part in parts for token in part], np.int32)

@@ -10,13 +10,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array
+
+from vldac.text.chat import end_of_answer
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; not imported by name, since that alone takes seconds
 
@@ -32,7 +34,7 @@ class Vocabulary:
     Attributes:
       bytes_of: id -> the bytes that the token adds to a text; None for special tokens and for the
         ids between the tokenizer's vocabulary and the model's. Ids without bytes are never sampled, except EOS.
-      eos_id: ends an answer.
+      eos_id: ends an answer, see `chat.end_of_answer`.
       pad_id: fills the slots after the end; `eos_id` if the tokenizer names none.
       size: of the model's vocabulary, padding included.
     """
@@ -114,25 +116,27 @@ def vocabulary(
       reserved: ids that are never text, whatever the tokenizer says of them: those of images.
 
     Raises:
-      ValueError: another kind of tokenizer, no EOS, a vocabulary larger than the model's, a reserved id that is
-        text.
+      ValueError: another kind of tokenizer, nothing that ends an answer, a vocabulary larger than the model's, a
+        reserved id that is text or that ends an answer.
     """
     vocab = tokenizer.get_vocab()
     used = max(vocab.values()) + 1
     size = used if model_vocab_size is None else model_vocab_size
     if size < used:
         raise ValueError(f"model_vocab_size is {size}; accepted: {used} or more, the tokenizer's ids")
-    if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer names no end-of-sequence token (eos_token)")
+    eos_id = end_of_answer(tokenizer)
     added = tokenizer.added_tokens_decoder
 
-    spell = _spelling(tokenizer)
+    spell, spell_added = _spelling(tokenizer)
     bytes_of: list[bytes | None] = [None] * size
     for token, token_id in vocab.items():
         if token_id not in added:
             bytes_of[token_id] = spell(token) or None  # a token that adds nothing could be sampled for ever
-        elif not added[token_id].special:  # text that is never cut, spelled as it is
-            bytes_of[token_id] = added[token_id].content.encode()
+        elif not added[token_id].special:  # text that is never cut
+            bytes_of[token_id] = spell_added(added[token_id].content)
+    bytes_of[eos_id] = None
+    if eos_id in reserved:
+        raise ValueError(f"id {eos_id} ends an answer in the tokenizer and belongs to images in the model")
     for token_id in reserved:
         if token_id >= size or (bytes_of[token_id] is not None and token_id not in added):
             raise ValueError(
@@ -143,8 +147,8 @@ def vocabulary(
         bytes_of[token_id] = None
     return Vocabulary(
         bytes_of=tuple(bytes_of),
-        eos_id=tokenizer.eos_token_id,
-        pad_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+        eos_id=eos_id,
+        pad_id=eos_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         size=size,
     )
 
@@ -165,8 +169,8 @@ def byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
-def _spelling(tokenizer: Tokenizer) -> Any:
-    """How this tokenizer spells bytes: a function from a token to its bytes, None if it has none."""
+def _spelling(tokenizer: Tokenizer) -> tuple[Callable[[str], bytes | None], Callable[[str], bytes]]:
+    """How this tokenizer spells bytes: of its tokens, None if one has none, and of text added as a whole."""
     decoder = json.dumps(json.loads(tokenizer.backend_tokenizer.to_str())["decoder"])
     if '"ByteLevel"' in decoder:
         alphabet = byte_alphabet()
@@ -174,13 +178,13 @@ def _spelling(tokenizer: Tokenizer) -> Any:
         def byte_level(token: str) -> bytes | None:
             return bytes(alphabet[c] for c in token) if all(c in alphabet for c in token) else None
 
-        return byte_level
+        return byte_level, str.encode  # text is added as it reads, not in the alphabet
     if '"ByteFallback"' in decoder or '"Metaspace"' in decoder:
 
-        def sentencepiece(token: str) -> bytes | None:
+        def sentencepiece(token: str) -> bytes:
             if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
                 return bytes.fromhex(token[3:5])
             return token.replace("\u2581", " ").encode("utf-8")
 
-        return sentencepiece
+        return sentencepiece, sentencepiece  # Gemma adds runs of spaces, spelled as U+2581
     raise ValueError(f"the tokenizer's decoder is neither byte-level nor SentencePiece: {decoder}")
