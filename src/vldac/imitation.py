@@ -85,8 +85,8 @@ class ImitationState:
     """All that changes.
 
     Attributes:
-      params: {"model": ..., "value": ...}; the critic is not touched.
-      opt_state: of the model's optimizer.
+      params: of the policy. The model learns, or its adapter if it has one; the critic is not touched.
+      opt_state: of the learner's optimizer.
       lanes: the worlds in mid-episode.
       key: of what comes next.
     """
@@ -115,20 +115,33 @@ class Demonstration:
 
 
 def init(setup: Imitation, params: Any, key: PRNGKeyArray) -> ImitationState:
-    """The state before the first update."""
+    """The state before the first update.
+
+    Args:
+      params: of the policy. What learns is copied, so that the state can be donated; the rest is not, and is gone
+        when it is.
+      key: of the warm start.
+    """
 
     @jax.jit
-    def build(params, key):
+    def build(learnt, key):
         key, lanes_key = jax.random.split(key)
         keys = jax.random.split(lanes_key, setup.config.worlds)
         return ImitationState(
-            params=params,
-            opt_state=setup.transformation().init(params["model"]),
+            params=learnt,
+            opt_state=setup.transformation().init(learnt),
             lanes=begin(setup.world, keys, setup.policy.config.history),
             key=key,
         )
 
-    return build(params, key)
+    name = learner(params)
+    state = build(params[name], key)
+    return state.replace(params=params | {name: state.params})
+
+
+def learner(params: Any) -> str:
+    """Which of a policy's parameters learn."""
+    return "adapter" if "adapter" in params else "model"
 
 
 def run(setup: Imitation, steps: int, state: ImitationState) -> tuple[ImitationState, dict[str, Float[Array, ""]]]:
@@ -142,9 +155,13 @@ def run(setup: Imitation, steps: int, state: ImitationState) -> tuple[ImitationS
     def step(state, _):
         key, demonstration_key = jax.random.split(state.key)
         lanes, batch = demonstrate(setup, state.lanes, demonstration_key)
-        grads, metrics = jax.grad(imitation_loss, argnums=1, has_aux=True)(setup, state.params, batch)
-        updates, opt_state = setup.transformation().update(grads["model"], state.opt_state)
-        params = state.params | {"model": optax.apply_updates(state.params["model"], updates)}
+        name = learner(state.params)
+        learnt = state.params[name]
+        grads, metrics = jax.grad(
+            lambda learnt: imitation_loss(setup, state.params | {name: learnt}, batch), has_aux=True
+        )(learnt)
+        updates, opt_state = setup.transformation().update(grads, state.opt_state)
+        params = state.params | {name: optax.apply_updates(learnt, updates)}
         return state.replace(params=params, opt_state=opt_state, lanes=lanes, key=key), metrics
 
     state, metrics = jax.lax.scan(step, state, length=steps)

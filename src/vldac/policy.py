@@ -21,12 +21,14 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from envs_jax import World
 from vldac.lanes import Observation
-from vldac.models import VLM, Inputs, KVCache, ValueHead, VLMConfig, create
+from vldac.models import VLM, Inputs, KVCache, ValueHead, VLMConfig, create, lora
+from vldac.models.lora import LoRAConfig
 from vldac.models.value_head import REFERENCE_SIZES
 from vldac.text.grammar import ActionGrammar
 from vldac.text.prompt import Prompt
 from vldac.text.tokenizer import Vocabulary, vocabulary
 
+LOGITS_BYTES = 2**29  # of float32 logits that the training pass holds at a time
 BANNED = -1e30  # logit of a token that can not be sampled; finite, so that no NaN arises from inf - inf
 
 
@@ -128,21 +130,30 @@ class Context:
 class Policy:
     """How a model acts in one world. Holds no parameters: every method is a pure function of them.
 
+    Parameters are a dictionary: "model", the vision-language model's weights; "adapter", LoRA's, if there is one;
+    "value", the critic's. Left out, "adapter" is off: that is the reference policy.
+
     Attributes:
       config: see there.
-      model: the vision-language model's definition; parameters["model"] are its weights.
-      head: the critic's definition; parameters["value"] are its weights.
+      model: the vision-language model's definition.
+      adapted: the same with LoRA's layers, None without LoRA.
+      head: the critic's definition.
       prompt: how observations become slots.
       grammar: how answers become actions.
       vocabulary: the tokens.
+      dtype: what the model computes in.
+      dropout: of LoRA's inputs, while an update is computed.
     """
 
     config: PolicyConfig
     model: nnx.GraphDef
+    adapted: nnx.GraphDef | None
     head: nnx.GraphDef
     prompt: Prompt
     grammar: ActionGrammar
     vocabulary: Vocabulary
+    dtype: DTypeLike
+    dropout: float
 
     @classmethod
     def build(
@@ -153,6 +164,7 @@ class Policy:
         config: PolicyConfig,
         value_head: tuple[int, ...] = REFERENCE_SIZES,
         dtype: DTypeLike = jnp.float32,
+        adapter: LoRAConfig | None = None,
     ) -> Policy:
         """A policy for `world`. Parameters fit every policy of the same model and head, whatever its world.
 
@@ -163,23 +175,25 @@ class Policy:
           config: how it is shown a world and how it answers.
           value_head: widths of the critic's hidden layers.
           dtype: what the model computes in.
+          adapter: LoRA; None or rank 0 = none.
 
         Raises:
-          ValueError: the tokenizer does not fit the model, or `max_tokens` can not hold an answer.
+          ValueError: the tokenizer does not fit the model, `max_tokens` can not hold an answer, or the adapter
+            names layers that the model does not have.
         """
         tokens = vocabulary(tokenizer, model_config.vocab_size, model_config.special_ids)
-        model, head = nnx.eval_shape(
-            lambda: (
-                create(model_config, rngs=nnx.Rngs(0), dtype=dtype),
-                ValueHead(model_config.hidden_size, value_head, rngs=nnx.Rngs(0)),
-            )
-        )
+        model = nnx.eval_shape(lambda: create(model_config, rngs=nnx.Rngs(0), dtype=dtype))
+        head = nnx.eval_shape(lambda: ValueHead(model_config.hidden_size, value_head, rngs=nnx.Rngs(0)))
+        plain, adapted = nnx.graphdef(model), None
+        if adapter is not None and adapter.rank:
+            adapted = nnx.graphdef(nnx.eval_shape(lambda: _with_adapter(model_config, adapter, dtype)))
         height, width, _ = world.image_shape
         grammar = ActionGrammar.build(world.actions, tokens, config.decoding)
         grammar.check_budget(config.max_tokens)
         return cls(
             config=config,
-            model=nnx.graphdef(model),
+            model=plain,
+            adapted=adapted,
             head=nnx.graphdef(head),
             prompt=Prompt.build(
                 world,
@@ -191,6 +205,8 @@ class Policy:
             ),
             grammar=grammar,
             vocabulary=tokens,
+            dtype=dtype,
+            dropout=0.0 if adapted is None else adapter.dropout,
         )
 
     def prepare(self, params: Any) -> Prepared:
@@ -285,17 +301,21 @@ class Policy:
         observation: Observation,
         tokens: Int[Array, "b n"],
         mask: Bool[Array, "b n"],
+        key: PRNGKeyArray | None = None,
     ) -> Scores:
         """Scores given answers: the training pass, differentiable in `params`.
 
         The critic reads a stopped hidden state, so its gradient ends before the model.
 
         Args:
-          params: of model and critic.
+          params: see the class.
           observation: what was answered, B of them.
           tokens, mask: the answers, as in `Response`.
+          key: of LoRA's dropout; None = no dropout.
         """
         model = self._model(params)
+        if key is not None and "adapter" in params:
+            lora.attach_keys(model, key)
         inputs, next_position = self._context(model, observation)
         context, length = inputs.valid.shape[1], tokens.shape[1]
         # The last token of an answer is predicted but never read, so the answer takes one slot fewer.
@@ -306,17 +326,54 @@ class Policy:
         hidden, _ = model.forward(inputs, self._prefix(model), self.config.remat)
         answered = hidden[:, context - 1 :]  # [B, N, d]: the last prompt token predicts the first answer token
         states = self.grammar.states(tokens, mask)
-        logits = self._mask_logits(model.logits(answered), states, length - jnp.arange(length))
-        log_probs = jax.nn.log_softmax(logits)
-        chosen = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
-        entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+        left = jnp.broadcast_to(length - jnp.arange(length), tokens.shape)
+        chosen, entropy = self._score(model, answered, tokens, states, left)
         return Scores(
             log_probs=jnp.where(mask, chosen, 0.0),
             entropy=jnp.where(mask, entropy, 0.0),
             value=self._value(params, jax.lax.stop_gradient(hidden[:, context - 1])),
         )
 
+    def _score(
+        self,
+        model: VLM,
+        hidden: Float[Array, "b n d"],
+        tokens: Int[Array, "b n"],
+        states: Int[Array, "b n"],
+        left: Int[Array, "b n"],
+    ) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
+        """(log-probability of each token, entropy of the distribution that it was drawn from).
+
+        A row of logits is as long as the vocabulary, so no more than `LOGITS_BYTES` of them are ever held: chunk
+        after chunk of answer tokens, each computed again in the backward pass.
+        """
+
+        def score(hidden, token, state, left):
+            log_probs = jax.nn.log_softmax(self._mask_logits(model.logits(hidden), state, left))
+            chosen = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
+            return chosen, -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+        rows = tokens.size
+        chunk = logits_rows(self.vocabulary.size)
+        if rows <= chunk:
+            return score(hidden, tokens, states, left)
+        chunks = -(-rows // chunk)
+        chunk = -(-rows // chunks)  # as even as they come: fewer rows of padding
+
+        def cut(x):
+            x = x.reshape(rows, *x.shape[2:])
+            return jnp.pad(x, ((0, chunks * chunk - rows), *[(0, 0)] * (x.ndim - 1))).reshape(
+                chunks, chunk, *x.shape[1:]
+            )
+
+        results = jax.lax.map(
+            lambda part: jax.checkpoint(score)(*part), tuple(map(cut, (hidden, tokens, states, left)))
+        )
+        return tuple(x.reshape(-1)[:rows].reshape(tokens.shape) for x in results)
+
     def _model(self, params: Any) -> VLM:
+        if "adapter" in params:
+            return nnx.merge(self.adapted, params["model"], params["adapter"])
         return nnx.merge(self.model, params["model"])
 
     def _value(self, params: Any, hidden: Float[Array, "b d"]) -> Float[Array, " b"]:
@@ -351,16 +408,52 @@ class Policy:
         return Context(hidden=hidden[:, -1], cache=cache, valid=inputs.valid, next_position=next_position)
 
 
+def logits_rows(vocab_size: int) -> int:
+    """Answer tokens whose logits the training pass holds at a time."""
+    return max(1, LOGITS_BYTES // (4 * vocab_size))
+
+
 def init_params(
-    model_config: VLMConfig, key: PRNGKeyArray, value_head: tuple[int, ...] = REFERENCE_SIZES
+    model_config: VLMConfig,
+    key: PRNGKeyArray,
+    value_head: tuple[int, ...] = REFERENCE_SIZES,
+    adapter: LoRAConfig | None = None,
+    dtype: DTypeLike = jnp.float32,
+    model: nnx.State | None = None,
 ) -> dict[str, nnx.State]:
-    """Freshly drawn parameters of a model and its critic: {"model": ..., "value": ...}, float32."""
+    """A policy's parameters before any training: {"model": ..., "adapter": ..., "value": ...}.
+
+    Args:
+      model_config: sizes of the model.
+      key: of everything that is drawn.
+      value_head: widths of the critic's hidden layers.
+      adapter: LoRA; None or rank 0 = none, and no "adapter" in the result.
+      dtype: what the model computes in. Weights that are not trained (those under an adapter) are kept in it, all
+        that is trained is float32.
+      model: weights of the model, from a checkpoint; None = freshly drawn.
+    """
+    adapted = adapter is not None and adapter.rank > 0
+    model_key, head_key, adapter_key = (jax.random.fold_in(key, number) for number in range(3))
 
     @jax.jit
-    def draw(key):
-        model_key, head_key = jax.random.split(key)
-        model = create(model_config, rngs=nnx.Rngs(model_key))
-        head = ValueHead(model_config.hidden_size, value_head, rngs=nnx.Rngs(head_key))
-        return {"model": nnx.state(model), "value": nnx.state(head)}
+    def draw_model():
+        param_dtype = dtype if adapted else jnp.float32
+        return nnx.state(create(model_config, rngs=nnx.Rngs(model_key), param_dtype=param_dtype))
 
-    return draw(key)
+    @jax.jit
+    def draw_rest():
+        rest = {"value": nnx.state(ValueHead(model_config.hidden_size, value_head, rngs=nnx.Rngs(head_key)))}
+        if adapted:
+            # Drawn by way of a whole model, of which nothing else is ever computed.
+            rest["adapter"] = lora.split(_with_adapter(model_config, adapter, dtype, adapter_key))[1]
+        return rest
+
+    return {"model": draw_model() if model is None else model, **draw_rest()}
+
+
+def _with_adapter(
+    model_config: VLMConfig, adapter: LoRAConfig, dtype: DTypeLike, key: PRNGKeyArray | None = None
+) -> VLM:
+    model = create(model_config, rngs=nnx.Rngs(0), dtype=dtype)
+    lora.attach(model, adapter, nnx.Rngs(jax.random.key(0) if key is None else key))
+    return model

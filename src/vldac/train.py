@@ -6,6 +6,8 @@
   loss is a weighted sum over steps, so the parts' gradients simply add up.
 * Model and critic are optimized apart: each has its own learning rate, and its own gradient norm to clip, so
   that a critic that is far off does not shrink the model's step.
+* What is trained is apart from what is frozen. In full fine-tuning the frozen weights are the reference policy;
+  with LoRA they are the reference and, under the adapter, the policy itself: there is no second copy.
 """
 
 from __future__ import annotations
@@ -102,7 +104,7 @@ class Setup:
         return config.epochs * self.rollout.worlds * self.rollout.steps // config.minibatch
 
     def transformation(self) -> optax.GradientTransformation:
-        """The optimizer of {"model": ..., "value": ...}."""
+        """The optimizer of what is trained: the model or its adapter, and the value head."""
         config = self.optimizer
         cosine = optax.cosine_decay_schedule(
             config.learning_rate,
@@ -116,9 +118,10 @@ class Setup:
                 optax.adam(learning_rate, eps=config.adam_epsilon),
             )
 
+        learner = "model" if self.policy.adapted is None else "adapter"
         return optax.partition(
-            {"model": adam(cosine), "value": adam(config.critic_learning_rate)},
-            {"model": "model", "value": "value"},
+            {learner: adam(cosine), "value": adam(config.critic_learning_rate)},
+            {learner: learner, "value": "value"},
         )
 
 
@@ -129,9 +132,10 @@ class TrainState:
     Attributes:
       iteration: int32[], iterations done.
       env_steps: int32[], environment steps taken.
-      params: {"model": ..., "value": ...}.
+      params: what is trained, float32: {"model" or "adapter": ..., "value": ...}.
       opt_state: of `Setup.transformation`.
-      reference: the frozen model's parameters that the KL is measured to.
+      frozen: the model's weights that never change: the reference that the KL is measured to and, with LoRA,
+        what the adapter sits on. In the dtype of the computation.
       lanes: the worlds in mid-episode.
       key: of what comes next.
     """
@@ -140,9 +144,19 @@ class TrainState:
     env_steps: Int[Array, ""]
     params: Any
     opt_state: Any
-    reference: Any
+    frozen: Any
     lanes: Lanes
     key: PRNGKeyArray
+
+    @property
+    def policy_params(self) -> dict[str, Any]:
+        """What the policy acts with, see `Policy`."""
+        return self.params if "model" in self.params else {"model": self.frozen, **self.params}
+
+    @property
+    def reference_params(self) -> dict[str, Any]:
+        """What the reference policy acts with. (Its value is never looked at.)"""
+        return {"model": self.frozen, "value": self.params["value"]}
 
 
 @struct.dataclass
@@ -160,29 +174,34 @@ class Batch:
 
 
 def init(setup: Setup, params: Any, key: PRNGKeyArray) -> TrainState:
-    """The state before the first iteration. The model as given becomes the reference.
+    """The state before the first iteration. The model as given, without its adapter, becomes the reference.
 
     Args:
-      params: {"model": ..., "value": ...}; copied, so that the state can be donated.
+      params: of the policy. What is trained is copied, so that the state can be donated; the weights under an
+        adapter are not, and are gone when it is.
       key: of the run.
     """
 
     @jax.jit
     def build(params, key):
         key, lanes_key = jax.random.split(key)
+        lanes_keys = jax.random.split(lanes_key, setup.rollout.worlds)
         return TrainState(
             iteration=jnp.int32(0),
             env_steps=jnp.int32(0),
             params=params,
             opt_state=setup.transformation().init(params),
-            reference=jax.tree.map(jnp.copy, params["model"]),
-            lanes=begin(
-                setup.world, jax.random.split(lanes_key, setup.rollout.worlds), setup.policy.config.history
-            ),
+            frozen=jax.tree.map(lambda x: x.astype(setup.policy.dtype), params["model"])
+            if "model" in params
+            else None,
+            lanes=begin(setup.world, lanes_keys, setup.policy.config.history),
             key=key,
         )
 
-    return build(params, key)
+    if "adapter" not in params:
+        return build(params, key)
+    trained = {name: state for name, state in params.items() if name != "model"}
+    return build(trained, key).replace(frozen=params["model"])
 
 
 def iteration(setup: Setup, state: TrainState) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
@@ -192,7 +211,8 @@ def iteration(setup: Setup, state: TrainState) -> tuple[TrainState, dict[str, Fl
       (state, metrics): metrics are float32[] under the names of `vldac.metrics`.
     """
     key, rollout_key, update_key = jax.random.split(state.key, 3)
-    lanes, trajectory = rollout(setup.policy, setup.world, state.params, state.lanes, rollout_key, setup.rollout)
+    acting = state.policy_params
+    lanes, trajectory = rollout(setup.policy, setup.world, acting, state.lanes, rollout_key, setup.rollout)
     params, opt_state, train_metrics = update(setup, state, trajectory, update_key)
     gathered = rollout_metrics(trajectory)
     state = state.replace(
@@ -226,32 +246,43 @@ def update(
     # Warm-up: the critic alone learns, until its values are worth an advantage.
     actor = (state.iteration >= setup.algorithm.critic_warmup).astype(jnp.float32)
 
-    def minibatch_update(carry, rows):
+    def minibatch_update(carry, rows_and_key):
         """One optimizer update from the steps number rows, int32[minibatch]."""
         params, opt_state = carry
+        rows, key = rows_and_key
         weights = batch.valid / jnp.maximum(batch.valid[rows].sum(), 1.0)
 
-        def gradient(rows):
+        def gradient(rows, key):
             part = jax.tree.map(lambda leaf: leaf[rows], batch)
-            return jax.grad(step_loss, argnums=1, has_aux=True)(setup, params, part, weights[rows], actor)
 
-        def accumulate(total, rows):
-            return jax.tree.map(jnp.add, total, gradient(rows)), None
+            def loss(params):
+                whole = state.replace(params=params).policy_params
+                return step_loss(setup, whole, part, weights[rows], actor, key)
+
+            return jax.grad(loss, has_aux=True)(params)
+
+        def accumulate(total, part):
+            return jax.tree.map(jnp.add, total, gradient(*part)), None
 
         parts = rows.reshape(-1, config.microbatch or config.minibatch)
-        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, parts[0]))
-        (grads, metrics), _ = jax.lax.scan(accumulate, zeros, parts)
+        keys = jax.random.split(key, len(parts))
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, parts[0], keys[0]))
+        (grads, metrics), _ = jax.lax.scan(accumulate, zeros, (parts, keys))
         updates, opt_state = transformation.update(grads, opt_state, params)
-        metrics["grad_norm"] = optax.global_norm(grads["model"])
+        (learner,) = grads.keys() - {"value"}
+        metrics["grad_norm"] = optax.global_norm(grads[learner])
         metrics["critic_grad_norm"] = optax.global_norm(grads["value"])
         return (optax.apply_updates(params, updates), opt_state), metrics
 
-    def epoch(carry, key):
-        rows = jax.random.permutation(key, len(batch.valid)).reshape(-1, config.minibatch)
-        return jax.lax.scan(minibatch_update, carry, rows)
+    def epoch(carry, keys):
+        shuffle_key, dropout_key = keys
+        rows = jax.random.permutation(shuffle_key, len(batch.valid)).reshape(-1, config.minibatch)
+        return jax.lax.scan(minibatch_update, carry, (rows, jax.random.split(dropout_key, len(rows))))
 
     carry = state.params, state.opt_state
-    (params, opt_state), metrics = jax.lax.scan(epoch, carry, jax.random.split(key, config.epochs))
+    *keys, dropout_key = jax.random.split(key, config.epochs + 1)
+    keys = jnp.stack(keys), jax.random.split(dropout_key, config.epochs)
+    (params, opt_state), metrics = jax.lax.scan(epoch, carry, keys)
     mismatch = metrics.pop("log_ratio_abs")[0, 0]
     metrics = {name: values.mean() for name, values in metrics.items()}
     return params, opt_state, metrics | critic_metrics | {"logprob_mismatch": mismatch}
@@ -291,10 +322,10 @@ def learning_batch(
     )
     batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)  # [T, B, ...] -> [T * B, ...]
 
-    reference = {"model": state.reference, "value": state.params["value"]}
-
     def score(part):
-        return setup.policy.log_probs(reference, part.observation, part.tokens, part.token_mask).log_probs
+        return setup.policy.log_probs(
+            state.reference_params, part.observation, part.tokens, part.token_mask
+        ).log_probs
 
     microbatch = setup.optimizer.microbatch or setup.optimizer.minibatch
     parts = jax.tree.map(lambda leaf: leaf.reshape(-1, microbatch, *leaf.shape[1:]), batch)
@@ -303,15 +334,22 @@ def learning_batch(
 
 
 def step_loss(
-    setup: Setup, params: Any, batch: Batch, weights: Float[Array, " s"], actor: Float[Array, ""]
+    setup: Setup,
+    params: Any,
+    batch: Batch,
+    weights: Float[Array, " s"],
+    actor: Float[Array, ""],
+    key: PRNGKeyArray | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The algorithm's loss over a (micro-)batch; differentiable in `params`.
 
     Args:
       weights: float32[S], of each step, see `vl_dac.loss`.
       actor: 1 trains model and critic, 0 the critic alone.
+      key: of LoRA's dropout.
     """
-    scores = setup.policy.log_probs(params, batch.observation, batch.tokens, batch.token_mask)
+    dropout_key = key if setup.policy.dropout else None
+    scores = setup.policy.log_probs(params, batch.observation, batch.tokens, batch.token_mask, dropout_key)
     loss, metrics = vl_dac.loss(
         scores.log_probs,
         batch.old_log_probs,

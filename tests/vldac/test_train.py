@@ -113,7 +113,7 @@ def test_warm_up_trains_the_critic_alone(usual, begin):
         np.any(a != b)
         for a, b in zip(*map(jax.tree.leaves, (second.params["model"], start.params["model"])), strict=True)
     )
-    jax.tree.map(np.testing.assert_array_equal, second.reference, start.reference)
+    jax.tree.map(np.testing.assert_array_equal, second.frozen, start.frozen)
 
 
 def test_the_same_key_gives_the_same_run_and_another_key_another(usual, begin):

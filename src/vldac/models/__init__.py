@@ -5,14 +5,15 @@ from vldac.models.families import FAMILIES, VLMConfig, config_from_hf, create, m
 from vldac.models.gemma3 import Gemma3, Gemma3Config
 from vldac.models.inputs import ImageSpan, Inputs, Visual
 from vldac.models.kv_cache import KVCache
-from vldac.models.nano import nano
 from vldac.models.qwen2_vl import Qwen2VL, Qwen2VLConfig, image_grid
 from vldac.models.rope import image_position_extent, image_position_offsets
+from vldac.models.sizes import SIZES, nano
 from vldac.models.value_head import ValueHead
 from vldac.models.vlm import VLM
 
 __all__ = [
     "FAMILIES",
+    "SIZES",
     "VLM",
     "Gemma3",
     "Gemma3Config",

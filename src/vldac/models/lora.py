@@ -25,8 +25,10 @@ from vldac.models.vlm import VLM
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """Which layers get an adapter, and how large it is. The defaults are the published ones, but for `rank`, which
-    is 16 there, and for `dropout`, 0.1 there: under dropout the policy that is updated is not the one that acted."""
+    """Which layers get an adapter, and how large it is.
+
+    The published runs have rank 16 and dropout 0.1; with dropout the policy that is updated is not the one that
+    acted, so it is off here."""
 
     rank: int = 0
     """Rows of A and columns of B; 0 = no adapter, the whole model is trained."""

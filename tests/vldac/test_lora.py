@@ -1,0 +1,190 @@
+"""Training with an adapter: what is trained, what stays, and that nothing is held twice."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from vldac import imitation, train
+from vldac import policy as policies
+from vldac.algorithms.vl_dac import VLDACConfig
+from vldac.imitation import Imitation, ImitationConfig
+from vldac.models import create, lora
+from vldac.models.lora import LoRAConfig
+from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.rollout import RolloutConfig
+from vldac.text.fragments import AnswerWriter
+from vldac.train import OptimizerConfig, Setup
+
+HEAD = (8,)
+RANK4 = LoRAConfig(rank=4, alpha=8.0)
+
+
+def make_setup(signal, tokenizer, tiny, adapter, dtype=jnp.float32):
+    config = PolicyConfig(max_tokens=24, decoding="grammar")
+    policy = Policy.build(signal, tokenizer, tiny, config, HEAD, dtype, adapter)
+    return Setup(
+        signal,
+        policy,
+        10,
+        RolloutConfig(worlds=8, steps=2),
+        VLDACConfig(critic_warmup=0),
+        OptimizerConfig(learning_rate=1e-2, minibatch=8, microbatch=4),
+    )
+
+
+def begin(setup, tiny, adapter, dtype=jnp.float32):
+    params = init_params(tiny, jax.random.key(0), HEAD, adapter, dtype)
+    return train.init(setup, params, jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def setup(signal, tokenizer, tiny):
+    return make_setup(signal, tokenizer, tiny, RANK4)
+
+
+@pytest.fixture(scope="module")
+def iterated(setup, tiny):
+    """(state before, state after an iteration, its metrics)"""
+    state = begin(setup, tiny, RANK4)
+    after, metrics = jax.jit(train.iteration, static_argnums=0)(setup, state)
+    return state, after, metrics
+
+
+def test_only_adapter_and_critic_are_trained(iterated):
+    before, after, _ = iterated
+    assert set(before.params) == {"adapter", "value"}
+    jax.tree.map(np.testing.assert_array_equal, before.frozen, after.frozen)
+    for name in ("adapter", "value"):
+        changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params[name], after.params[name])
+        assert all(jax.tree.leaves(changed)), name  # A too, once the first update has moved B
+
+
+def test_the_reference_is_the_same_weights_without_the_adapter(setup, iterated):
+    before, after, metrics = iterated
+    assert float(metrics["train/logprob_mismatch"]) < 1e-4
+    reference, acting = after.reference_params, after.policy_params
+    assert "adapter" not in reference and reference["model"] is acting["model"] is after.frozen
+    observation = before.lanes.observation
+    answer = jax.jit(lambda p, k: setup.policy.act(setup.policy.prepare(p), observation, k))
+    response = answer(acting, jax.random.key(3))
+    tokens, mask = response.tokens, response.mask
+    score = jax.jit(setup.policy.log_probs)
+    first, now, frozen = (
+        score(params, observation, tokens, mask).log_probs for params in (before.policy_params, acting, reference)
+    )
+    np.testing.assert_allclose(frozen, first, atol=1e-5)  # B was zero
+    assert np.abs(now - first).max() > 1e-3
+
+
+def test_no_leaf_of_the_model_is_held_twice(setup, tiny):
+    params = init_params(tiny, jax.random.key(0), HEAD, RANK4)
+    state = train.init(setup, params, jax.random.key(1))
+    pointers = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(params["model"])}
+    assert {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state.frozen)} == pointers
+    _, _, shapes = (jax.tree.map(jnp.shape, x) for x in (0, 0, state.opt_state))
+    embedding = state.frozen["language_model"]["embed_tokens"]["weight"].shape
+    assert embedding not in jax.tree.leaves(shapes, is_leaf=lambda x: isinstance(x, tuple))
+    compiled = train.jit_iteration.lower(setup, state).compile()
+    after, _ = compiled(state)  # donated: the frozen weights are handed through, not copied
+    assert {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after.frozen)} == pointers
+
+
+def test_computing_in_bfloat16_keeps_what_is_trained_in_float32(signal, tokenizer, tiny):
+    for adapter in (RANK4, None):
+        setup = make_setup(signal, tokenizer, tiny, adapter, jnp.bfloat16)
+        state = jax.eval_shape(lambda s=setup, a=adapter: begin(s, tiny, a, jnp.bfloat16))
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves(state.params)}
+        assert dtypes == {jnp.dtype(jnp.float32)}
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.frozen)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_an_adapted_layer_is_the_formula(tiny):
+    model = create(tiny, rngs=nnx.Rngs(0))
+    lora.attach(model, RANK4, nnx.Rngs(1))
+    graphdef, adapter, base = lora.split(model)
+    adapter = jax.tree.map(lambda x: x + 0.1, adapter)
+    model = nnx.merge(graphdef, base, adapter)
+    stacked = model.language_model.layers.mlp.down_proj
+    weight, a, b = (np.asarray(x[...][1]) for x in (stacked.weight, stacked.lora_A, stacked.lora_B))
+    definition, state = nnx.split(stacked)
+    layer = nnx.merge(definition, jax.tree.map(lambda x: x[1], state))
+    x = np.random.default_rng(0).normal(size=(3, weight.shape[1])).astype(np.float32)
+    np.testing.assert_allclose(layer(jnp.asarray(x)), x @ weight.T + 2.0 * (x @ a.T) @ b.T, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_is_there_only_when_a_key_is(signal, tokenizer, tiny, observations):
+    adapter = LoRAConfig(rank=4, dropout=0.5)
+    policy = Policy.build(signal, tokenizer, tiny, PolicyConfig(max_tokens=24), HEAD, adapter=adapter)
+    params = init_params(tiny, jax.random.key(0), HEAD, adapter)
+    params["adapter"] = jax.tree.map(lambda x: x + 0.1, params["adapter"])
+    arguments = observations(signal, 4, 1), jnp.full((4, 24), 40, jnp.int32), jnp.ones((4, 24), bool)
+    score = jax.jit(policy.log_probs)
+    none, again, one, two = (
+        np.asarray(score(params, *arguments, key).log_probs)
+        for key in (None, None, jax.random.key(0), jax.random.key(1))
+    )
+    np.testing.assert_array_equal(none, again)
+    assert np.abs(one - none).max() > 1e-3 and np.abs(one - two).max() > 1e-3
+    assert policy.dropout == 0.5
+
+
+def test_imitation_teaches_the_adapter(signal, tokenizer, tiny):
+    policy = Policy.build(signal, tokenizer, tiny, PolicyConfig(max_tokens=40), HEAD, adapter=RANK4)
+    writer = AnswerWriter.build(signal.phrases, signal.actions, tokenizer, policy.vocabulary, 40)
+    teacher = Imitation(signal, policy, writer, ImitationConfig(steps=4, worlds=4, learning_rate=1e-2))
+    params = init_params(tiny, jax.random.key(0), HEAD, RANK4)
+    model = jax.device_get(params["model"])
+    adapter = jax.device_get(params["adapter"])
+    state, _ = imitation.jit_run(teacher, 4, imitation.init(teacher, params, jax.random.key(1)))
+    jax.tree.map(np.testing.assert_array_equal, state.params["model"], model)
+    changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), state.params["adapter"], adapter)
+    assert all(jax.tree.leaves(changed))
+
+
+@pytest.mark.parametrize("vision", [False, True])
+def test_targets_are_matched_by_their_last_name(tiny, vision):
+    model = create(tiny, rngs=nnx.Rngs(0))
+    config = LoRAConfig(rank=2, target_modules=("q_proj", "qkv", "0") if vision else ("q_proj",), vision=vision)
+    found = {"/".join(path) for path in lora.adapted_layers(model, config)}
+    wanted = {"language_model/layers/self_attn/q_proj"}
+    assert found == wanted | ({"visual/blocks/attn/qkv", "visual/merger/mlp_0"} if vision else set())
+
+
+def test_wrong_settings_are_refused(tiny):
+    for wrong, message in (
+        ({"rank": -1}, "rank is -1"),
+        ({"alpha": 0.0}, r"alpha is 0\.0"),
+        ({"dropout": 1.0}, r"dropout is 1\.0"),
+        ({"target_modules": ()}, "target_modules is empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LoRAConfig(**wrong)
+    model = create(tiny, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"target_modules names qkv, wq; accepted: down_proj, .*vision on"):
+        lora.adapted_layers(model, LoRAConfig(rank=1, target_modules=("wq", "q_proj", "qkv")))
+
+
+def test_scores_in_chunks_equal_scores_at_once(signal, tokenizer, tiny, observations, monkeypatch):
+    """Values and gradients, for a number of rows that the chunk does not divide."""
+    policy = Policy.build(signal, tokenizer, tiny, PolicyConfig(max_tokens=24, decoding="grammar"), HEAD)
+    params = init_params(tiny, jax.random.key(0), HEAD)
+    observation = observations(signal, 5, 1)
+    response = jax.jit(lambda p, k: policy.act(policy.prepare(p), observation, k))(params, jax.random.key(2))
+
+    def total(params):
+        scores = policy.log_probs(params, observation, response.tokens, response.mask)
+        return (scores.log_probs.sum() + 0.3 * scores.entropy.sum()), scores
+
+    (_, whole), whole_grads = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
+    monkeypatch.setattr(policies, "LOGITS_BYTES", 4 * tiny.vocab_size * 32)
+    assert policies.logits_rows(tiny.vocab_size) == 32 and response.tokens.size % 128 > 32
+    text = jax.jit(jax.value_and_grad(lambda p: total(p), has_aux=True)).lower(params).as_text()
+    assert f"tensor<{response.tokens.size}x{tiny.vocab_size}xf32>" not in text
+    assert f"tensor<5x24x{tiny.vocab_size}xf32>" not in text
+    (_, parts), parts_grads = jax.jit(jax.value_and_grad(lambda p: total(p), has_aux=True))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), parts, whole)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3), parts_grads, whole_grads)
