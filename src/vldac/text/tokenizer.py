@@ -1,8 +1,8 @@
 """Hugging Face tokenizers on the host: loaded once, then read as a table of bytes.
 
-* The bundled default is a real `tokenizer.json` and is loaded like that of any checkpoint: 256 bytes (the id of
-  byte b is b), Qwen's special tokens, and the three pieces that frame every answer, which make an answer half as
-  long as its bytes.
+* The bundled ones are real `tokenizer.json`s and are loaded like those of any checkpoint. The default has 256
+  bytes (the id of byte b is b), Qwen's special tokens, and the three pieces that frame every answer, which make
+  an answer half as long as its bytes. The other is a BPE trained on the worlds' own text (`vldac.text.bpe`).
 * What a token *is* on the device is its bytes: they decide what an answer says, however it is cut into tokens.
 * A world's own text can not smuggle special tokens in: their spelling is encoded as ordinary text.
 """
@@ -23,6 +23,7 @@ from vldac.text.chat import end_of_answer
 Tokenizer = Any  # transformers.PreTrainedTokenizerFast; not imported by name, since that alone takes seconds
 
 BYTE_TOKENIZER = Path(__file__).with_name("byte_tokenizer")
+BPE_TOKENIZER = Path(__file__).with_name("bpe_tokenizer")
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
 

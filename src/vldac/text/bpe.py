@@ -1,0 +1,65 @@
+"""A byte-level BPE tokenizer trained on the worlds' own text, for models that are trained from scratch.
+
+The same kind as Qwen's (bytes, merges, special tokens, a `tokenizer.json`), learnt from what the worlds say and
+what is answered in them: an answer is a dozen tokens instead of fifty bytes. Any other text still encodes, byte by
+byte where need be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from envs_jax import World
+from vldac.text.automaton import json_text
+from vldac.text.prompt import task_text
+from vldac.text.tokenizer import BYTE_TOKENIZER, byte_alphabet
+
+CONFIG_FILE = "tokenizer_config.json"
+
+
+def corpus(worlds: Iterable[World]) -> list[str]:
+    """All that is written in these worlds: tasks, phrases, and an answer for every phrase and action."""
+    texts = []
+    for world in worlds:
+        texts.append(task_text(world.instruction, world.actions))
+        texts += [f" {phrase}" for phrase in world.phrases]
+        for thoughts in ("", *map(json_text, world.phrases)):
+            for action in map(json_text, world.actions):
+                texts.append(f'{{"thoughts": "{thoughts}", "action": "{action}"}}')
+    return texts
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
+    """Trains a tokenizer and writes it.
+
+    Args:
+      texts: what it is trained on.
+      vocab_size: tokens at most, bytes and special tokens included.
+      folder: gets `tokenizer.json` and `tokenizer_config.json`; made if it is new.
+
+    Raises:
+      ValueError: the vocabulary has no room for the bytes.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    config = json.loads((BYTE_TOKENIZER / CONFIG_FILE).read_text(encoding="utf-8"))
+    special = [config["pad_token"], config["eos_token"], *config["additional_special_tokens"]]
+    least = 256 + len(special)
+    if vocab_size < least:
+        raise ValueError(f"vocab_size is {vocab_size}; accepted: {least} or more, the bytes and special tokens")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=list(byte_alphabet()),
+        min_frequency=2,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=True)
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
