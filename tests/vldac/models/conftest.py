@@ -22,6 +22,7 @@ import pytest
 import torch
 import transformers
 from flax import nnx
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from vldac.models import VLM, Inputs, Visual, VLMConfig, config_from_hf, create, hf, model_class
@@ -70,6 +71,115 @@ def qwen2_vl(tied: bool = True, **text) -> transformers.Qwen2VLConfig:
     )
 
 
+def qwen2_5_vl(tied: bool = True, **text) -> transformers.Qwen2_5_VLConfig:
+    """As `qwen2_vl`; windows of 2x2 visual tokens, so 3x2 and 5x5 leave some over; the middle block sees all."""
+    return transformers.Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": 96,
+            "hidden_size": 48,
+            "intermediate_size": 80,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rms_norm_eps": 1e-5,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5_000.0, "mrope_section": [1, 2, 3]},
+            **text,
+        },
+        vision_config={
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 52,
+            "out_hidden_size": 48,
+            "num_heads": 2,
+            "patch_size": 4,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 20,  # one and a quarter windows' pixels: rounded down to whole merge blocks
+            "fullatt_block_indexes": [1],
+        },
+        tie_word_embeddings=tied,
+        **QWEN_IDS,
+    )
+
+
+def qwen3_vl(tied: bool = True, **text) -> transformers.Qwen3VLConfig:
+    """Heads of 16, wider together than the 48 of the residual stream; 5x5 learned positions; two deepstack levels."""
+    return transformers.Qwen3VLConfig(
+        text_config={
+            "vocab_size": 96,
+            "hidden_size": 48,
+            "intermediate_size": 80,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "rms_norm_eps": 1e-5,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 5_000.0,
+                "mrope_section": [4, 2, 2],
+                "mrope_interleaved": True,
+            },
+            **text,
+        },
+        vision_config={
+            "depth": 4,
+            "hidden_size": 32,
+            "intermediate_size": 52,
+            "out_hidden_size": 48,
+            "num_heads": 2,
+            "patch_size": 4,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "num_position_embeddings": 25,
+            "deepstack_visual_indexes": [1, 2],
+        },
+        tie_word_embeddings=tied,
+        **QWEN_IDS,
+    )
+
+
+def gemma3(tied: bool = True, **text) -> transformers.Gemma3Config:
+    """Local, global, local layers; an image of 9 tokens does not fit the window of 7; scores not by D^-1/2."""
+    return transformers.Gemma3Config(
+        text_config={
+            "vocab_size": 96,
+            "hidden_size": 48,
+            "intermediate_size": 80,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 24,
+            "rms_norm_eps": 1e-5,
+            "sliding_window": 7,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5_000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+            "pad_token_id": 95,  # torch lets its embedding learn nothing
+            **text,
+        },
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 24,
+            "patch_size": 4,
+            "layer_norm_eps": 1e-5,
+            "vision_use_head": False,
+        },
+        mm_tokens_per_image=9,
+        image_token_index=90,
+        boi_token_index=92,
+        eoi_token_index=93,
+        tie_word_embeddings=tied,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Tiny:
     """A family as transformers has it.
@@ -79,17 +189,49 @@ class Tiny:
       config: (tied) -> its configuration.
       processor: its image processor's class.
       preprocessor: contents of a `preprocessor_config.json`.
+      published: what files on the hub call tensors: ((in `state_dict()`, there), ...), prefixes.
       token_types: the argument that tells visual tokens (1) from text (0).
     """
 
     torch: type
     config: Callable[[bool], Any]
+    published: tuple[tuple[str, str], ...]
     processor: type = Qwen2VLImageProcessorPil
-    preprocessor: dict[str, Any] | None = None
+    preprocessor: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(PREPROCESSOR))
     token_types: str = "mm_token_type_ids"
 
 
-TINY = {"qwen2_vl": Tiny(transformers.Qwen2VLForConditionalGeneration, qwen2_vl, preprocessor=PREPROCESSOR)}
+TINY = {
+    "qwen2_vl": Tiny(
+        transformers.Qwen2VLForConditionalGeneration,
+        qwen2_vl,
+        published=(("model.visual.", "visual."), ("model.language_model.", "model.")),
+    ),
+    "qwen2_5_vl": Tiny(
+        transformers.Qwen2_5_VLForConditionalGeneration,
+        qwen2_5_vl,
+        published=(("model.visual.", "visual."), ("model.language_model.", "model.")),
+    ),
+    "qwen3_vl": Tiny(
+        transformers.Qwen3VLForConditionalGeneration,
+        qwen3_vl,
+        published=(),
+        preprocessor={**PREPROCESSOR, "image_mean": [0.5, 0.4, 0.5], "image_std": [0.5, 0.5, 0.6]},
+    ),
+    "gemma3": Tiny(
+        transformers.Gemma3ForConditionalGeneration,
+        gemma3,
+        published=(
+            ("lm_head.", "language_model.lm_head."),
+            ("model.language_model.", "language_model.model."),
+            ("model.vision_tower.", "vision_tower.vision_model."),
+            ("model.multi_modal_projector.", "multi_modal_projector."),
+        ),
+        processor=Gemma3ImageProcessorPil,
+        preprocessor={"size": {"height": 24, "width": 24}, "image_std": [0.5, 0.4, 0.6]},
+        token_types="token_type_ids",
+    ),
+}
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -212,8 +354,8 @@ def make_pair(name: str, tied: bool) -> Pair:
         for parameter_name, parameter in theirs.named_parameters():
             if parameter_name.endswith("bias"):
                 parameter.normal_(0, 0.2)
-            elif parameter.ndim == 1:
-                parameter.normal_(1, 0.2)
+            elif parameter.ndim == 1:  # a norm's weight: near what it is drawn as, 1 or 0
+                parameter.add_(0.2 * torch.randn_like(parameter))
             elif "embed" in parameter_name and parameter.ndim == 2:
                 parameter.normal_(0, 0.7)
             else:

@@ -18,9 +18,11 @@ def tensors(pair):
     return hf.to_hf(pair.kind, pair.params)
 
 
-def published(name: str) -> str:
+def published(pair, name: str) -> str:
     """The name in the files on the hub."""
-    return name.replace("model.visual.", "visual.").replace("model.language_model.", "model.")
+    prefixes = (*pair.tiny.published, ("", ""))
+    ours, theirs = next(prefix for prefix in prefixes if name.startswith(prefix[0]))
+    return theirs + name.removeprefix(ours)
 
 
 def assert_equal(a, b):
@@ -43,8 +45,8 @@ def test_there_and_back(pair, tensors):
 
 
 def test_published_names_load(pair, tensors):
-    renamed = {published(name): tensor for name, tensor in tensors.items()}
-    assert "visual.merger.mlp.0.weight" in renamed and "model.layers.2.mlp.up_proj.weight" in renamed
+    renamed = {published(pair, name): tensor for name, tensor in tensors.items()}
+    assert not set(renamed) & set(tensors) - {"lm_head.weight"}
     assert_equal(hf.from_hf(pair.config, renamed), pair.params)
 
 
@@ -80,15 +82,16 @@ def test_loaded_parameters_have_the_structure_of_drawn_ones(pair):
 
 def test_missing_unknown_and_misshapen_tensors_are_named_together(pair, tensors):
     del tensors["model.language_model.layers.1.mlp.up_proj.weight"]
-    tensors["model.visual.blocks.7.norm1.weight"] = np.zeros(32, np.float32)
+    tensors["model.language_model.layers.7.mlp.up_proj.weight"] = np.zeros(32, np.float32)
     tensors["model.language_model.norm.weight"] = np.zeros(47, np.float32)
-    tensors["model.norm.weight"] = np.zeros(48, np.float32)
+    twin = published(pair, "model.language_model.norm.weight")
+    tensors[twin] = np.zeros(48, np.float32)
     with pytest.raises(ValueError) as error:
         hf.from_hf(pair.config, tensors)
     for part in (
         "1 missing: model.language_model.layers.1.mlp.up_proj.weight",
-        "1 unknown: model.visual.blocks.7.norm1.weight",
-        "1 given twice: model.language_model.norm.weight = model.norm.weight",
+        "1 unknown: model.language_model.layers.7.mlp.up_proj.weight",
+        f"1 given twice: model.language_model.norm.weight = {twin}",
         "1 of another shape: model.language_model.norm.weight (47,), accepted: (48,)",
     ):
         assert part in str(error.value)

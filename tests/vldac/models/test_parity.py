@@ -92,13 +92,11 @@ def test_logits_equal_torch_for_a_ragged_batch_of_prompts_with_and_without_image
 
 
 def test_weights_drawn_here_give_the_same_logits_in_torch(family, rng):
-    @jax.jit
-    def draw():
-        model = create(family.config, rngs=nnx.Rngs(7))
-        model.visual.blocks.attn.qkv.bias[...] += 0.3  # biases are drawn as 0: make them count
-        return nnx.state(model)
-
-    params = draw()
+    drawn = jax.jit(lambda: nnx.state(create(family.config, rngs=nnx.Rngs(7))))()
+    # Biases are drawn as 0: make them count.
+    params = nnx.from_flat_state(
+        (path, x.replace(x[...] + 0.3) if path[-1] == "bias" else x) for path, x in nnx.to_flat_state(drawn)
+    )
     theirs = family.tiny.torch(family.torch.config).eval()
     tensors = {name: torch.tensor(x) for name, x in hf.to_hf(family.kind, params).items()}
     missing, unknown = theirs.load_state_dict(tensors, strict=False)
@@ -136,6 +134,10 @@ def test_gradients_of_a_loss_equal_torch_for_every_parameter(family, prompts):
     family.torch.zero_grad()
     assert set(ours) == set(theirs)
     for name, gradient in theirs.items():
+        if name.endswith("k_proj.bias") and "vision_tower" in name:
+            # Without rotation a key's bias adds the same to all scores of a query, and cancels.
+            assert max(np.abs(gradient).max(), np.abs(ours[name]).max()) < 1e-6, name
+            continue
         assert np.abs(gradient).max() > 1e-5, name
         atol = 2e-5 * np.abs(gradient).max() + 1e-7
         np.testing.assert_allclose(ours[name], gradient, rtol=0, atol=atol, err_msg=name)
