@@ -115,7 +115,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The vision tower.
+    """What the Qwen families' vision towers share.
 
     Attributes:
       depth: transformer blocks.
@@ -155,6 +155,11 @@ class VisionConfig:
     def patch_dim(self) -> int:
         """Numbers in a flattened patch: 1176 for the published checkpoints."""
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def merged_dim(self) -> int:
+        """Width of a merge block's patches side by side."""
+        return self.embed_dim * self.spatial_merge_size**2
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from flax import nnx
 from jaxtyping import DTypeLike
 
 from vldac.models.gemma3 import Gemma3, Gemma3Config
+from vldac.models.qwen2_5_vl import Qwen2_5VL, Qwen2_5VLConfig
 from vldac.models.qwen2_vl import Qwen2VL, Qwen2VLConfig
+from vldac.models.qwen3_vl import Qwen3VL, Qwen3VLConfig
 from vldac.models.vlm import VLM
 
-VLMConfig = Qwen2VLConfig | Gemma3Config
+VLMConfig = Qwen2VLConfig | Qwen2_5VLConfig | Qwen3VLConfig | Gemma3Config
 
 
 class Family(NamedTuple):
@@ -25,6 +27,8 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "qwen2_vl": Family(Qwen2VLConfig, Qwen2VL),
+    "qwen2_5_vl": Family(Qwen2_5VLConfig, Qwen2_5VL),
+    "qwen3_vl": Family(Qwen3VLConfig, Qwen3VL),
     "gemma3": Family(Gemma3Config, Gemma3),
 }
 

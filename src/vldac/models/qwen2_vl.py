@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, DTypeLike, UInt8
+from jaxtyping import Array, DTypeLike, Float, UInt8
 
 from vldac.models.config import ImageConfig, TextConfig, VisionConfig, accept, hf_config
 from vldac.models.image import patch_grid, preprocess
 from vldac.models.inputs import ImageSpan, Visual
-from vldac.models.layers import Remat
+from vldac.models.layers import LayerNorm, Linear, Remat, quick_gelu, scan_stack, stack
 from vldac.models.rope import image_position_extent, image_position_offsets
-from vldac.models.vision import VisionTower
+from vldac.models.vision import PatchEmbed, PatchMerger, VisionBlock, image_angles
 from vldac.models.vlm import VLM
 
 
@@ -76,57 +77,127 @@ class Qwen2VLConfig:
           ValueError: another architecture, or an option that this implementation does not have.
         """
         config = hf_config(config, "qwen2_vl")
-        text, vision = config.text_config, config.vision_config
-        rope = text.rope_parameters
-        accept("hidden_act", text.hidden_act, "silu")
+        vision = config.vision_config
         accept("vision hidden_act", vision.hidden_act, "quick_gelu")
-        accept("rope_type", rope["rope_type"], "default")
-        accept("layer_types", set(text.layer_types), {"full_attention"})
-        accept("attention_dropout", text.attention_dropout, 0.0)
-        accept("vision rope_type", vision.rope_parameters["rope_type"], "axial")
-        accept("vision hidden_size", vision.hidden_size, text.hidden_size)
-        # transformers' Qwen2-VL attention knows no other head width, whatever `head_dim` says
-        head_dim = text.hidden_size // text.num_attention_heads
-        accept("head_dim", getattr(text, "head_dim", None) or head_dim, head_dim)
-        accept("hidden_size", text.hidden_size, head_dim * text.num_attention_heads)
-        for name in ("patch_size", "temporal_patch_size"):
-            if not isinstance(getattr(vision, name), int):
-                raise ValueError(f"vision {name} is {getattr(vision, name)!r}; accepted: one whole number")
-        text_config = TextConfig(
-            vocab_size=text.vocab_size,
-            hidden_size=text.hidden_size,
-            intermediate_size=text.intermediate_size,
-            num_hidden_layers=text.num_hidden_layers,
-            num_attention_heads=text.num_attention_heads,
-            num_key_value_heads=text.num_key_value_heads,
-            head_dim=head_dim,
-            rms_norm_eps=text.rms_norm_eps,
-            rope_theta=float(rope["rope_theta"]),
-            mrope_section=tuple(rope.get("mrope_section", (16, 24, 24))),
-            tie_word_embeddings=bool(config.tie_word_embeddings),
-            initializer_range=text.initializer_range,
-        )
-        vision_config = VisionConfig(
-            depth=vision.depth,
+        accept("vision hidden_size", vision.hidden_size, config.text_config.hidden_size)
+        vision = VisionConfig(
             embed_dim=vision.embed_dim,
-            num_heads=vision.num_heads,
             mlp_dim=int(vision.embed_dim * vision.mlp_ratio),
-            patch_size=vision.patch_size,
-            spatial_merge_size=vision.spatial_merge_size,
-            temporal_patch_size=vision.temporal_patch_size,
-            in_channels=vision.in_channels,
-            rope_theta=float(vision.rope_parameters["rope_theta"]),
-            initializer_range=vision.initializer_range,
+            **vision_fields(vision),
         )
         return cls(
-            text=text_config,
-            vision=vision_config,
-            image_token_id=config.image_token_id,
-            vision_start_token_id=config.vision_start_token_id,
-            vision_end_token_id=config.vision_end_token_id,
-            video_token_id=config.video_token_id,
-            image=ImageConfig() if preprocessor is None else ImageConfig.from_hf(preprocessor, vision_config),
+            text=qwen2_text_config(config),
+            vision=vision,
+            image=ImageConfig() if preprocessor is None else ImageConfig.from_hf(preprocessor, vision),
+            **special_token_fields(config),
         )
+
+
+def qwen2_text_config(config: Any) -> TextConfig:
+    """The decoder of Qwen2-VL and Qwen2.5-VL, which is Qwen2's with M-RoPE, from a Hugging Face configuration."""
+    text, rope = config.text_config, config.text_config.rope_parameters
+    accept("hidden_act", text.hidden_act, "silu")
+    accept("rope_type", rope["rope_type"], "default")
+    accept("layer_types", set(text.layer_types), {"full_attention"})
+    accept("attention_dropout", text.attention_dropout, 0.0)
+    # transformers' attention knows no other head width here, whatever `head_dim` says
+    head_dim = text.hidden_size // text.num_attention_heads
+    accept("head_dim", getattr(text, "head_dim", None) or head_dim, head_dim)
+    accept("hidden_size", text.hidden_size, head_dim * text.num_attention_heads)
+    return TextConfig(
+        vocab_size=text.vocab_size,
+        hidden_size=text.hidden_size,
+        intermediate_size=text.intermediate_size,
+        num_hidden_layers=text.num_hidden_layers,
+        num_attention_heads=text.num_attention_heads,
+        num_key_value_heads=text.num_key_value_heads,
+        head_dim=head_dim,
+        rms_norm_eps=text.rms_norm_eps,
+        rope_theta=float(rope["rope_theta"]),
+        mrope_section=tuple(rope.get("mrope_section", (16, 24, 24))),
+        tie_word_embeddings=bool(config.tie_word_embeddings),
+        initializer_range=text.initializer_range,
+    )
+
+
+def vision_fields(vision: Any) -> dict[str, Any]:
+    """The fields of `VisionConfig` that all Qwen families' vision configurations spell alike."""
+    accept("vision rope_type", vision.rope_parameters["rope_type"], "axial")
+    for name in ("patch_size", "temporal_patch_size"):
+        if not isinstance(getattr(vision, name), int):
+            raise ValueError(f"vision {name} is {getattr(vision, name)!r}; accepted: one whole number")
+    return {
+        "depth": vision.depth,
+        "num_heads": vision.num_heads,
+        "patch_size": vision.patch_size,
+        "spatial_merge_size": vision.spatial_merge_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+        "in_channels": vision.in_channels,
+        "rope_theta": float(vision.rope_parameters["rope_theta"]),
+        "initializer_range": vision.initializer_range,
+    }
+
+
+def special_token_fields(config: Any) -> dict[str, int | None]:
+    """The ids that stand for or around images and videos, by the names of `Qwen2VLConfig`'s fields."""
+    names = "image_token_id", "vision_start_token_id", "vision_end_token_id", "video_token_id"
+    return {name: getattr(config, name) for name in names}
+
+
+class VisionMLP(nnx.Module):
+    """fc2(quick_gelu(fc1(x)))."""
+
+    def __init__(self, config: VisionConfig, *, rngs: nnx.Rngs, dtype: DTypeLike, param_dtype: DTypeLike):
+        linear = partial(
+            Linear, bias=True, std=config.initializer_range, rngs=rngs, dtype=dtype, param_dtype=param_dtype
+        )
+        self.fc1 = linear(config.embed_dim, config.mlp_dim)
+        self.fc2 = linear(config.mlp_dim, config.embed_dim)
+
+    def __call__(self, x: Float[Array, "n s e"]) -> Float[Array, "n s e"]:
+        return self.fc2(quick_gelu(self.fc1(x)))
+
+
+class VisionTower(nnx.Module):
+    """Flattened patches of images of one size to visual tokens."""
+
+    def __init__(
+        self,
+        config: VisionConfig,
+        out_features: int,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+    ):
+        options = {"dtype": dtype, "param_dtype": param_dtype}
+        self.config = config
+        self.patch_embed = PatchEmbed(config, rngs=rngs, **options)
+        self.blocks = stack(
+            lambda rngs: VisionBlock(config, LayerNorm, VisionMLP, rngs=rngs, **options), config.depth, rngs
+        )
+        self.merger = PatchMerger(config, out_features, LayerNorm, rngs=rngs, **options)
+
+    def __call__(
+        self, patches: Float[Array, "n s f"], grid: tuple[int, int], remat: Remat = "none"
+    ) -> Float[Array, "n t d"]:
+        """Encodes images.
+
+        Args:
+          patches: n images of S = grid_h * grid_w patches each, in the image processor's order.
+          grid: (grid_h, grid_w), patches down and across.
+          remat: what the backward pass recomputes, see `scan_stack`.
+
+        Returns:
+          [n, S / merge^2, d], tokens row by row.
+        """
+        angles = image_angles(self.config, grid)
+
+        def step(block, x, _):
+            return block(x, angles), None
+
+        x, _ = scan_stack(self.blocks, step, self.patch_embed(patches), remat=remat)
+        return self.merger(x)
 
 
 class Qwen2VL(VLM):

@@ -65,23 +65,36 @@ def vision_angles(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cosine and sine for the patches of one image, float32[1, grid_h * grid_w, head_dim / 2] each.
 
-    The first half of the frequencies turns with a patch's row, the second with its column. Patches come in the
-    image processor's order: merge block after merge block, row by row within a block. Worked example, a grid
-    of 2x4 with 2x2 blocks: (row, column) = 00 01 10 11 | 02 03 12 13.
+    The first half of the frequencies turns with a patch's row, the second with its column.
+
+    Args:
+      grid_h, grid_w: patches down and across.
+      merge_size: see `patch_coordinates`.
+      head_dim: of the vision tower, a multiple of 4.
+      theta: base of the frequencies.
+    """
+    row, column = patch_coordinates(grid_h, grid_w, merge_size)
+    quarter = head_dim // 4
+    frequencies = 1.0 / theta ** (np.arange(quarter, dtype=np.float32) / quarter)
+    angles = np.concatenate([row[:, None] * frequencies, column[:, None] * frequencies], axis=-1)
+    angles = angles.astype(np.float32)
+    return np.cos(angles)[None], np.sin(angles)[None]
+
+
+def patch_coordinates(grid_h: int, grid_w: int, merge_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of every patch of an image, int64[grid_h * grid_w] each, in the image processor's order.
+
+    That is merge block after merge block, row by row within a block. Worked example, a grid of 2x4 with 2x2
+    blocks: (row, column) = 00 01 10 11 | 02 03 12 13.
 
     Args:
       grid_h, grid_w: patches down and across.
       merge_size: patches of a merge block's side; divides both.
-      head_dim: of the vision tower, a multiple of 4.
-      theta: base of the frequencies.
     """
     row, column = np.meshgrid(np.arange(grid_h), np.arange(grid_w), indexing="ij")
     blocks = (grid_h // merge_size, merge_size, grid_w // merge_size, merge_size)
-    row, column = (x.reshape(blocks).swapaxes(1, 2).reshape(-1, 1) for x in (row, column))
-    quarter = head_dim // 4
-    frequencies = 1.0 / theta ** (np.arange(quarter, dtype=np.float32) / quarter)
-    angles = np.concatenate([row * frequencies, column * frequencies], axis=-1).astype(np.float32)
-    return np.cos(angles)[None], np.sin(angles)[None]
+    row, column = (x.reshape(blocks).swapaxes(1, 2).reshape(-1) for x in (row, column))
+    return row, column
 
 
 def image_position_offsets(grid_h: int, grid_w: int) -> np.ndarray:

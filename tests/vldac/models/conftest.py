@@ -103,7 +103,7 @@ def qwen2_5_vl(tied: bool = True, **text) -> transformers.Qwen2_5_VLConfig:
 
 
 def qwen3_vl(tied: bool = True, **text) -> transformers.Qwen3VLConfig:
-    """Heads of 16, wider together than the 48 of the residual stream; 5x5 learned positions; two deepstack levels."""
+    """Heads of 16, together wider than the residual stream; 5x5 learned positions; two deepstack levels."""
     return transformers.Qwen3VLConfig(
         text_config={
             "vocab_size": 96,

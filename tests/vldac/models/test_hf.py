@@ -46,7 +46,8 @@ def test_there_and_back(pair, tensors):
 
 def test_published_names_load(pair, tensors):
     renamed = {published(pair, name): tensor for name, tensor in tensors.items()}
-    assert not set(renamed) & set(tensors) - {"lm_head.weight"}
+    if pair.tiny.published:
+        assert not set(renamed) & set(tensors) - {"lm_head.weight"}
     assert_equal(hf.from_hf(pair.config, renamed), pair.params)
 
 
@@ -85,6 +86,8 @@ def test_missing_unknown_and_misshapen_tensors_are_named_together(pair, tensors)
     tensors["model.language_model.layers.7.mlp.up_proj.weight"] = np.zeros(32, np.float32)
     tensors["model.language_model.norm.weight"] = np.zeros(47, np.float32)
     twin = published(pair, "model.language_model.norm.weight")
+    if twin == "model.language_model.norm.weight":
+        pytest.skip("published under one name only")
     tensors[twin] = np.zeros(48, np.float32)
     with pytest.raises(ValueError) as error:
         hf.from_hf(pair.config, tensors)

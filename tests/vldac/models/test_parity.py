@@ -91,18 +91,18 @@ def test_logits_equal_torch_for_a_ragged_batch_of_prompts_with_and_without_image
         np.testing.assert_allclose(ours[row][valid], theirs, atol=2e-5, rtol=0, err_msg=name)
 
 
-def test_weights_drawn_here_give_the_same_logits_in_torch(family, rng):
-    drawn = jax.jit(lambda: nnx.state(create(family.config, rngs=nnx.Rngs(7))))()
+def test_weights_drawn_here_give_the_same_logits_in_torch(tied, rng):
+    drawn = jax.jit(lambda: nnx.state(create(tied.config, rngs=nnx.Rngs(7))))()
     # Biases are drawn as 0: make them count.
     params = nnx.from_flat_state(
         (path, x.replace(x[...] + 0.3) if path[-1] == "bias" else x) for path, x in nnx.to_flat_state(drawn)
     )
-    theirs = family.tiny.torch(family.torch.config).eval()
-    tensors = {name: torch.tensor(x) for name, x in hf.to_hf(family.kind, params).items()}
+    theirs = tied.tiny.torch(tied.torch.config).eval()
+    tensors = {name: torch.tensor(x) for name, x in hf.to_hf(tied.kind, params).items()}
     missing, unknown = theirs.load_state_dict(tensors, strict=False)
     assert missing == ["lm_head.weight"] and not unknown  # the embedding's own
     parts = [rng.integers(0, 90, 6), rng.integers(0, 256, (15, 31, 3), np.uint8), rng.integers(0, 90, 2)]
-    drawn = family.replace(torch=theirs, params=params)
+    drawn = tied.replace(torch=theirs, params=params)
     ours = all_logits(drawn.graphdef, params, jax.tree.map(jnp.asarray, drawn.inputs(parts)))
     np.testing.assert_allclose(ours[0], drawn.torch_logits(parts), atol=1e-5, rtol=0)
 
