@@ -19,6 +19,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _TURN_TOKENS = "<|im_start|>", "<|im_end|>"  # what that template needs
+_IMAGE = {"type": "image", "image": ""}  # templates look at the type or for the key
 _STATIC, _DYNAMIC, _ANSWER = "\x01static\x01", "\x01dynamic\x01", "\x01answer\x01"  # stand in for text
 
 
@@ -42,7 +43,7 @@ def user_turn(tokenizer: Any, images: int) -> Turn:
     Raises:
       ValueError: the template does not write the three in this order, or it can not be used.
     """
-    content = [_text(f"{_STATIC}\n"), *[{"type": "image"}] * images, _text(_DYNAMIC)]
+    content = [_text(f"{_STATIC}\n"), *[_IMAGE] * images, _text(_DYNAMIC)]
     rendered = _render(tokenizer, [{"role": "user", "content": content}], add_generation_prompt=True)
     before, found, rest = rendered.partition(_STATIC)
     between, found_too, after = rest.partition(_DYNAMIC)
