@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import envs_jax
-from experiments.config import ConfigError, RunConfig
+from experiments.config import ConfigError, ModelConfig, RunConfig
 from vldac.imitation import Imitation
-from vldac.models import VLMConfig, nano
+from vldac.models import SIZES, VLMConfig
+from vldac.models.weights import check_weights, find_checkpoint, read_config
 from vldac.policy import Policy, init_params
 from vldac.text.fragments import AnswerWriter
-from vldac.text.tokenizer import IMAGE, VIDEO, VISION_END, VISION_START, load_tokenizer, special_id, vocabulary
+from vldac.text.tokenizer import (
+    BPE_TOKENIZER,
+    BYTE_TOKENIZER,
+    IMAGE,
+    VIDEO,
+    VISION_END,
+    VISION_START,
+    Tokenizer,
+    load_tokenizer,
+    special_id,
+    vocabulary,
+)
 from vldac.train import Setup
 
 
@@ -25,6 +38,8 @@ class Parts:
 
     Attributes:
       config: where all this comes from.
+      checkpoint: the folder that the model's weights are read from, None where they are drawn.
+      tokenizer: the model's.
       model_config: the model's sizes.
       setup: world, policy and configuration of the training.
       imitation: the warm start.
@@ -33,18 +48,35 @@ class Parts:
     """
 
     config: RunConfig
+    checkpoint: Path | None
+    tokenizer: Tokenizer
     model_config: VLMConfig
     setup: Setup
     imitation: Imitation
     worlds: dict[str, envs_jax.World]
     policies: dict[str, Policy]
 
+    @property
+    def random_published(self) -> bool:
+        """Whether this is a model of a published size that has learnt nothing."""
+        return self.checkpoint is None and self.config.model.preset not in ("nano", "mini")
+
+    def abstract_params(self) -> Any:
+        """Shapes and dtypes of the policy's parameters."""
+        model = self.config.model
+        return jax.eval_shape(
+            lambda key: init_params(self.model_config, key, model.value_head, model.lora, jnp.dtype(model.dtype)),
+            jax.random.key(0),
+        )
+
     def facts(self) -> dict[str, Any]:
         """What a reader of the run's summary must know: which model, which tasks, how many episodes."""
-        shapes = jax.eval_shape(lambda key: init_params(self.model_config, key, ()), jax.random.key(0))
-        parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["model"]))
+        model, params = self.config.model, self.abstract_params()
+        size = f"{count(params['model']) / 1e6:.2f} M parameters"
+        if "adapter" in params:
+            size += f", LoRA of rank {model.lora.rank} with {count(params['adapter']) / 1e6:.2f} M"
         return {
-            "model": f"{self.config.model.preset}, {parameters / 1e6:.2f} M parameters",
+            "model": f"{model.path or model.preset}, {size}",
             "episodes": self.config.evaluation.episodes,
             "worlds": {
                 name: {
@@ -55,6 +87,11 @@ class Parts:
                 for name, world in self.worlds.items()
             },
         }
+
+
+def count(params: Any) -> int:
+    """Numbers in a tree of arrays or of their shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def build(config: RunConfig) -> Parts:
@@ -72,15 +109,7 @@ def build(config: RunConfig) -> Parts:
 
 
 def _build(config: RunConfig) -> Parts:
-    tokenizer = load_tokenizer()
-    model_config = nano(
-        vocabulary(tokenizer).size,
-        image_token_id=special_id(tokenizer, IMAGE),
-        vision_start_token_id=special_id(tokenizer, VISION_START),
-        vision_end_token_id=special_id(tokenizer, VISION_END),
-        video_token_id=special_id(tokenizer, VIDEO),
-    )
-
+    checkpoint, tokenizer, model_config = open_model(config.model)
     worlds = {name: envs_jax.make(name) for name in (config.world, *config.evaluation.unseen)}
     policies = {
         name: Policy.build(
@@ -90,6 +119,7 @@ def _build(config: RunConfig) -> Parts:
             config.policy,
             config.model.value_head,
             jnp.dtype(config.model.dtype),
+            config.model.lora,
         )
         for name, world in worlds.items()
     }
@@ -107,9 +137,33 @@ def _build(config: RunConfig) -> Parts:
     )
     return Parts(
         config=config,
+        checkpoint=checkpoint,
+        tokenizer=tokenizer,
         model_config=model_config,
         setup=setup,
         imitation=Imitation(world=world, policy=policy, writer=writer, config=config.imitation),
         worlds=worlds,
         policies=policies,
     )
+
+
+def open_model(config: ModelConfig) -> tuple[Path | None, Tokenizer, VLMConfig]:
+    """(folder of the checkpoint or None, tokenizer, sizes). Of the weights only the headers are read.
+
+    Raises:
+      ValueError: no such checkpoint, or one that can not be used.
+    """
+    if config.path:
+        folder = find_checkpoint(config.path)
+        model_config = read_config(folder)
+        check_weights(folder, model_config)
+        return folder, load_tokenizer(folder), model_config
+    tokenizer = load_tokenizer(BYTE_TOKENIZER if config.preset == "nano" else BPE_TOKENIZER)
+    model_config = SIZES[config.preset](
+        vocabulary(tokenizer).size,
+        image_token_id=special_id(tokenizer, IMAGE),
+        vision_start_token_id=special_id(tokenizer, VISION_START),
+        vision_end_token_id=special_id(tokenizer, VISION_END),
+        video_token_id=special_id(tokenizer, VIDEO),
+    )
+    return None, tokenizer, model_config

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import envs_jax
 from vldac.algorithms.vl_dac import VLDACConfig
 from vldac.imitation import ImitationConfig
+from vldac.models.lora import LoRAConfig
 from vldac.policy import PolicyConfig
 from vldac.rollout import RolloutConfig
 from vldac.train import OptimizerConfig
@@ -28,14 +29,19 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which vision-language model is trained."""
+    """Which vision-language model is trained, and what of it."""
 
-    preset: Literal["nano"] = "nano"
-    """"nano": a million parameters of the Qwen2-VL architecture, drawn afresh, with a byte-level tokenizer."""
+    path: str = ""
+    """A checkpoint: a folder as Hugging Face keeps it, or an id on its hub. "" = drawn afresh, see `preset`."""
+    preset: Literal["nano", "mini", "qwen2_vl_2b", "qwen2_vl_7b"] = "nano"
+    """Size of a model that is drawn afresh, of the Qwen2-VL architecture: "nano", a million parameters with a
+    byte-level tokenizer; "mini", 33 million with a small BPE; or a published size, to measure speed and memory."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
     value_head: tuple[int, ...] = (128, 128)
     """Widths of the critic's hidden layers."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the model computes in; norms, softmax and log-probabilities are float32 all the same."""
+    """What the model computes in; norms, softmax and log-probabilities are float32 all the same, and so are the
+    weights that are trained."""
 
     def __post_init__(self):
         if any(width < 1 for width in self.value_head):

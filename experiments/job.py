@@ -27,21 +27,30 @@ from envs_jax import World
 from experiments.build import Parts
 from experiments.config import to_json
 from experiments.display import Display
-from vldac import __version__, imitation, train
+from experiments.restore import (
+    BASELINES,
+    CHECKPOINT_FOLDER,
+    EVALUATION,
+    IMITATION,
+    PERIODIC,
+    TRAINING,
+    initial_params,
+    restore_state,
+    saved_part,
+    stage_key,
+)
+from vldac import __version__, imitation, memory, train
 from vldac.checkpoint import Checkpointer
 from vldac.evaluate.statistics import mean_interval, wilson
 from vldac.evaluate.worlds import Recording, Results, play_policy, play_scripted
 from vldac.metrics import MetricsWriter, read_summary, write_atomically, write_summary
-from vldac.policy import Policy, init_params
+from vldac.policy import Policy
 from vldac.report import Episode, save_episodes, write_report
 from vldac.rollout import rollout
 from vldac.text.answer import thoughts_of
 from vldac.text.tokenizer import decode_answer
 
 CONFIG_FILE = "config.json"
-CHECKPOINT_FOLDER = "checkpoints"
-# Each stage draws from a key of its own: that of the seed, folded with one of these.
-WEIGHTS, IMITATION, TRAINING, EVALUATION, PERIODIC, BASELINES = range(6)
 _CHUNK = 10  # warm-start updates of one program: often enough for a progress bar
 _SPLIT_RUNS = 3  # rollouts that are timed alone
 
@@ -117,6 +126,7 @@ class Job:
         self.console = console
         self.clock = Clock()
         self._programs: dict[Any, Callable] = {}
+        self._memory = memory.device_memory()
 
     def run(self, resume: bool) -> dict[str, Any]:
         """Goes through all stages that are not done yet.
@@ -129,6 +139,7 @@ class Job:
 
         Raises:
           RunFileError: a file of the run can not be written or read; CheckpointError is one.
+          DoesNotFit: the compiler says that an iteration needs more memory than there is.
         """
         config, setup = self.parts.config, self.parts.setup
         if not resume:
@@ -146,7 +157,7 @@ class Job:
             if state is None:
                 state = self._warm_start(display, interrupt)
                 if state is not None:
-                    checkpoints.save(0, state, {"seconds": self.clock.dump()}, blocking=True)
+                    checkpoints.save(0, saved_part(state), {"seconds": self.clock.dump()}, blocking=True)
             if state is not None and not interrupt.wanted:
                 self._judge("before", state, display, interrupt)
             if state is not None and not interrupt.wanted:
@@ -161,7 +172,7 @@ class Job:
         return summary
 
     def _key(self, stage: int) -> jax.Array:
-        return jax.random.fold_in(jax.random.key(self.parts.config.seed), stage)
+        return stage_key(self.parts, stage)
 
     def _compiled(self, name: Any, jitted: Any, *args: Any) -> Callable:
         """The compiled program for these arguments, by name; compiling is booked as such."""
@@ -172,8 +183,7 @@ class Job:
 
     def _restore(self, checkpoints: Checkpointer) -> train.TrainState | None:
         """The newest whole checkpoint, None if the run was stopped before its first."""
-        like = jax.eval_shape(lambda key: train.init(self.parts.setup, self._draw(key), key), self._key(TRAINING))
-        restored = checkpoints.restore(like)
+        restored = restore_state(self.parts, checkpoints)
         if restored is None:
             self.console.print("No checkpoint yet: starting over.")
             return None
@@ -183,12 +193,11 @@ class Job:
         self.clock.load(restored.extra["seconds"])
         return restored.state
 
-    def _draw(self, key: jax.Array) -> Any:
-        return init_params(self.parts.model_config, key, self.parts.config.model.value_head)
-
     def _warm_start(self, display: Display, interrupt: Interrupt) -> train.TrainState | None:
-        """Fresh parameters, taught by imitation; None if interrupted (there is little to save yet)."""
-        params = self._draw(self._key(WEIGHTS))
+        """Initial parameters, taught by imitation; None if interrupted (there is little to save yet)."""
+        display.stage("weights")
+        with self.clock("weights"):
+            params = jax.block_until_ready(initial_params(self.parts))
         setup = self.parts.imitation
         if steps := setup.config.steps:
             display.stage("warm start", total=steps)
@@ -216,6 +225,7 @@ class Job:
             saved = done
             while done < setup.iterations and not interrupt.wanted:
                 step = self._compiled("iteration", train.jit_iteration, setup, state)
+                memory.check(setup, memory.program_bytes(step) or 0, self._memory, "the compiler's count")
                 started = time.perf_counter()
                 with self.clock("training"):
                     state, metrics = step(state)
@@ -232,16 +242,16 @@ class Job:
                 }
                 if config.evaluation.every and done % config.evaluation.every == 0 and done < setup.iterations:
                     key = jax.random.fold_in(self._key(PERIODIC), done)
-                    results, _ = self._play(config.world, state.params, key)
+                    results, _ = self._play(config.world, state.policy_params, key)
                     record[f"eval/{config.world}/success_rate"] = float(results.success.mean())
                 # The line first: a kill in between leaves one too many, which resuming forgets again.
                 metrics_file.write(record)
                 display.advance(record)
                 if done % config.checkpoint.every == 0:
-                    checkpoints.save(done, state, {"seconds": self.clock.dump()})
+                    checkpoints.save(done, saved_part(state), {"seconds": self.clock.dump()})
                     saved = done
             if saved != done:
-                checkpoints.save(done, state, {"seconds": self.clock.dump()})
+                checkpoints.save(done, saved_part(state), {"seconds": self.clock.dump()})
             checkpoints.wait()
         return state
 
@@ -266,7 +276,7 @@ class Job:
                 if label == "before":
                     self._baseline(summary, name, jax.random.fold_in(self._key(BASELINES), number))
                 key = jax.random.fold_in(self._key(EVALUATION), number)
-                results, recording = self._play(name, state.params, key)
+                results, recording = self._play(name, state.policy_params, key)
                 note(summary, name, label, results)
                 if name == self.parts.config.world:
                     save_episodes(
@@ -298,7 +308,7 @@ class Job:
                 rollout(setup.policy, setup.world, params, lanes, key, setup.rollout)[1].reward
             )
         )
-        args = state.params, state.lanes, state.key
+        args = state.policy_params, state.lanes, state.key
         run = self._compiled("rollout", gather, *args)
         times = []
         for _ in range(_SPLIT_RUNS):

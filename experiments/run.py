@@ -29,10 +29,13 @@ from experiments.config import ConfigError, RunConfig, from_json
 from experiments.display import show_results
 from experiments.job import CONFIG_FILE, Job
 from experiments.presets import PRESETS
+from vldac import memory
 from vldac.metrics import RunFileError
 from vldac.report import REPORT_FILE
 
 PROGRAM = "python -m experiments.run"
+# Of a GPU's memory JAX takes three quarters unless told otherwise; a training may have it nearly all.
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         parts = build(command.config)
+        needed = memory.estimate(parts.setup, parts.model_config, parts.abstract_params())
+        memory.check(parts.setup, needed.peak, memory.device_memory(), "estimate")
         claim(command)
-    except ConfigError as error:
+    except (ConfigError, memory.DoesNotFit) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -64,9 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Text, not markup: a path may hold brackets.
     heading = f"{command.run_dir}  {command.config.world}, seed {command.config.seed}"
     console.print(Text(heading, style="bold"), soft_wrap=True)
+    for number, line in enumerate(needed.lines()):
+        console.print(Text(f"{'memory: ' if number == 0 else '        '}{line}", style="dim"), soft_wrap=True)
+    if parts.random_published:
+        console.print(
+            Text(f"{parts.config.model.preset} without --model.path: random weights, for measurements only."),
+            style="yellow",
+            soft_wrap=True,
+        )
     try:
         summary = Job(parts, command.run_dir, console).run(command.resume)
-    except RunFileError as error:
+    except (RunFileError, memory.DoesNotFit) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -125,6 +125,19 @@ def load_params(
         raise ValueError(f"checkpoint {str(folder)!r}: {error}") from error
 
 
+def check_weights(folder: Path, config: VLMConfig) -> None:
+    """Finds out from the files' headers alone whether `load_params` can load them.
+
+    Raises:
+      ValueError: as `load_params`.
+    """
+    tensors, faults = open_tensors(folder)
+    try:
+        hf.match(config, tensors, faults)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {str(folder)!r}: {error}") from error
+
+
 def open_tensors(folder: Path) -> tuple[dict[str, StoredTensor], dict[str, list[str]]]:
     """All tensors of a checkpoint, by the names in its files; only headers are read.
 

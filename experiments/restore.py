@@ -1,0 +1,82 @@
+"""A run's parameters: drawn or loaded at its start, and brought back from its checkpoints.
+
+* The weights under an adapter are in no checkpoint of the run: they are what they were at the start, and come
+  from there again (the model's own checkpoint, or the seed).
+* Each stage of a run draws from a key of its own, made from the seed, so that going on gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.build import Parts
+from vldac import train
+from vldac.checkpoint import Checkpointer, CheckpointError, Restored
+from vldac.models.weights import load_params
+from vldac.policy import init_params
+
+CHECKPOINT_FOLDER = "checkpoints"
+# Each stage draws from a key of its own: that of the seed, folded with one of these.
+WEIGHTS, IMITATION, TRAINING, EVALUATION, PERIODIC, BASELINES = range(6)
+
+
+def stage_key(parts: Parts, stage: int) -> jax.Array:
+    """The key of one stage of a run."""
+    return jax.random.fold_in(jax.random.key(parts.config.seed), stage)
+
+
+def initial_params(parts: Parts) -> dict[str, Any]:
+    """The policy's parameters before any training, see `Policy`.
+
+    Raises:
+      ValueError: the checkpoint's weights can not be read or do not fit its config.
+    """
+    config = parts.config.model
+    model = None
+    dtype = jnp.dtype(config.dtype)
+    if parts.checkpoint is not None:
+        # What is trained is float32, what lies under an adapter is kept in what is computed in.
+        kept = dtype if config.lora.rank else jnp.float32
+        model = load_params(parts.checkpoint, parts.model_config, param_dtype=kept)
+    key = stage_key(parts, WEIGHTS)
+    return init_params(parts.model_config, key, config.value_head, config.lora, dtype, model)
+
+
+def saved_part(state: train.TrainState) -> train.TrainState:
+    """What a checkpoint of the run holds of its state: all but the weights under an adapter."""
+    return state.replace(frozen=None) if "adapter" in state.params else state
+
+
+def restore_state(parts: Parts, checkpoints: Checkpointer) -> Restored | None:
+    """The newest whole checkpoint of a run, its state complete; None if there is none yet.
+
+    Raises:
+      CheckpointError: there are checkpoints, and none can be read.
+    """
+    like = jax.eval_shape(
+        lambda params, key: train.init(parts.setup, params, key),
+        parts.abstract_params(),
+        stage_key(parts, TRAINING),
+    )
+    restored = checkpoints.restore(saved_part(like))
+    if restored is not None and restored.state.frozen is None:
+        state = restored.state.replace(frozen=initial_params(parts)["model"])
+        restored = Restored(restored.iteration, state, restored.extra, restored.notes)
+    return restored
+
+
+def policy_params(parts: Parts, run_dir: Path) -> dict[str, Any]:
+    """The parameters that a run has come to: {"model", "adapter" (with LoRA), "value"}.
+
+    Raises:
+      CheckpointError: no checkpoint, or none that can be read.
+    """
+    with Checkpointer(run_dir / CHECKPOINT_FOLDER) as checkpoints:
+        restored = restore_state(parts, checkpoints)
+    if restored is None:
+        raise CheckpointError(f"{run_dir / CHECKPOINT_FOLDER} holds no checkpoint yet")
+    return restored.state.policy_params

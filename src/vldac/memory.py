@@ -1,0 +1,221 @@
+"""What a training needs of the device's memory, estimated from the configuration alone.
+
+* An estimate before anything is loaded or compiled, so that a run that can not fit says so at once, and what would
+  make it fit. The compiler's own figures, which are exact, are looked at once there are some (`check_program`).
+* An iteration has two phases, which do not need their temporaries at the same time: the rollout (decoder layers
+  apart, keys and values) and the update (gradients, activations, logits). What lives throughout is counted once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vldac.models import VLMConfig
+from vldac.policy import LOGITS_BYTES, logits_rows
+from vldac.train import Setup
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes, by what they hold.
+
+    Attributes:
+      throughout: what lives as long as the training.
+      rollout: temporaries of gathering experience.
+      update: temporaries of learning from it.
+    """
+
+    throughout: dict[str, int]
+    rollout: dict[str, int]
+    update: dict[str, int]
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment."""
+        phases = sum(self.rollout.values()), sum(self.update.values())
+        return sum(self.throughout.values()) + max(phases)
+
+    def lines(self) -> list[str]:
+        """For people: what lives throughout, what each phase adds, and the worst moment."""
+        rows = []
+        for title, part in (
+            ("throughout", self.throughout),
+            ("and in the rollout", self.rollout),
+            ("or in the update", self.update),
+        ):
+            parts = ", ".join(f"{name} {readable(size)}" for name, size in part.items())
+            rows.append(f"{title} {readable(sum(part.values()))}: {parts}")
+        return [*rows, f"at the worst moment {readable(self.peak)}"]
+
+
+def estimate(setup: Setup, model_config: VLMConfig, params: Any) -> MemoryEstimate:
+    """What a training needs.
+
+    Args:
+      setup: of the training.
+      model_config: the model's sizes.
+      params: the policy's parameters, or their shapes and dtypes.
+    """
+    policy, rollout, optimizer = setup.policy, setup.rollout, setup.optimizer
+    text, width = model_config.text, jnp.dtype(policy.dtype).itemsize
+    prompt = policy.prompt
+    prefix, context, answer = len(prompt.prefix), prompt.context_slots, policy.config.max_tokens
+    lanes, steps = rollout.worlds, rollout.worlds * rollout.steps
+
+    learner = "adapter" if "adapter" in params else "model"
+    trained = size_of(params[learner]) + size_of(params["value"])
+    frozen = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["model"])) * width
+    layers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["model"]["language_model"]["layers"]))
+    frame_bytes = policy.config.history * math.prod(setup.world.image_shape)
+    key_value = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * width
+    throughout = {
+        f"weights under the {learner}" if learner == "adapter" else "reference weights": frozen,
+        "trained weights": trained,
+        "optimizer": 2 * trained,
+        "experience": steps * (frame_bytes + 4 * 4 * answer),
+    }
+
+    # Rollout: the cache of the context is padded to that of context and answer, so both exist for a moment.
+    rollout_part = {
+        "decoder layers apart": layers * width,
+        "keys and values": key_value * (prefix + lanes * (2 * context + answer)),
+        "activations of the prompt": lanes * context * _layer_bytes(text, width, context, prefix),
+        "visual tokens": _vision_bytes(model_config, policy, lanes, width),
+        "logits": 3 * 4 * lanes * text.vocab_size,
+    }
+
+    part = optimizer.microbatch or optimizer.minibatch
+    slots = context + answer - 1
+    tokens = part * slots + prefix
+    per_layer = _layer_bytes(text, width, slots, prefix)
+    if policy.config.remat == "none":
+        saved = text.num_hidden_layers * per_layer
+    elif policy.config.remat == "dots":
+        saved = text.num_hidden_layers * _dots_bytes(text, width) + per_layer
+    else:
+        saved = text.num_hidden_layers * text.hidden_size * width + per_layer
+    rows = min(logits_rows(text.vocab_size), part * answer)
+    images = part * policy.config.history
+    depth = model_config.vision.depth if policy.config.remat == "none" and _trains_vision(params) else 1
+    update_part = {
+        "gradients": 2 * trained,
+        "activations": tokens * saved,
+        "visual tokens": depth * _vision_bytes(model_config, policy, images // policy.config.history, width),
+        "logits": min(4 * 4 * rows * text.vocab_size, 4 * LOGITS_BYTES),
+    }
+    return MemoryEstimate(throughout, rollout_part, update_part)
+
+
+def device_memory() -> int | None:
+    """Bytes that this process may use of its first device; of the host's memory, on a CPU. None if unknown."""
+    device = jax.local_devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit is None and device.platform == "cpu":
+        try:
+            limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError):
+            return None
+    return limit
+
+
+def advice(setup: Setup) -> str:
+    """What would make a training smaller."""
+    policy, optimizer, rollout = setup.policy, setup.optimizer, setup.rollout
+    part = optimizer.microbatch or optimizer.minibatch
+    ways = []
+    if part > 1:
+        ways.append(f"a smaller --optimizer.microbatch than {part}")
+    if policy.config.remat != "full":
+        ways.append(f"--policy.remat full instead of {policy.config.remat}")
+    if rollout.worlds > 1:
+        ways.append(f"fewer --rollout.worlds than {rollout.worlds} (and more --rollout.steps)")
+    if policy.adapted is None:
+        ways.append("--model.lora.rank 16")
+    if jnp.dtype(policy.dtype).itemsize > 2:
+        ways.append("--model.dtype bfloat16")
+    if policy.config.history > 1:
+        ways.append(f"a shorter --policy.history than {policy.config.history}")
+    return "; ".join(ways) or "a larger device"
+
+
+class DoesNotFit(ValueError):
+    """The device has less memory than a training needs. `str()` is one line that says what would help."""
+
+
+def check(setup: Setup, needed: int, limit: int | None, source: str) -> None:
+    """Refuses what does not fit.
+
+    Args:
+      needed: bytes.
+      limit: bytes that there are; None = unknown, and everything fits.
+      source: who says that they are needed, for the message.
+
+    Raises:
+      DoesNotFit: more is needed than there is.
+    """
+    if limit is not None and needed > limit:
+        raise DoesNotFit(
+            f"the training needs {readable(needed)} by {source}, and there are {readable(limit)}; "
+            f"what helps: {advice(setup)}"
+        )
+
+
+def program_bytes(compiled: Any) -> int | None:
+    """Bytes that a compiled program needs at its worst moment, by the compiler; None if it does not say."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    return (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes
+        + analysis.temp_size_in_bytes
+    )
+
+
+def readable(size: int) -> str:
+    """Bytes for people, in MiB or GiB."""
+    return f"{size / 2**20:.1f} MiB" if size < GIB else f"{size / GIB:.1f} GiB"
+
+
+def size_of(tree: Any) -> int:
+    """Bytes of a tree of arrays or of their shapes."""
+    return sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _layer_bytes(text: Any, width: int, slots: int, prefix: int) -> int:
+    """Of one token's intermediates in one decoder layer: norms, heads, both gated halves; scores three times in
+    float32 (before and after the mask, and as weights) and once as factors of a product."""
+    heads = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
+    scores = text.num_attention_heads * (slots + prefix) * (3 * 4 + width)
+    return width * (6 * text.hidden_size + 3 * heads + 4 * text.intermediate_size) + scores
+
+
+def _dots_bytes(text: Any, width: int) -> int:
+    """Of one token's results of products with weights in one decoder layer, and of its input."""
+    heads = (2 * text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
+    return width * (3 * text.hidden_size + heads + 2 * text.intermediate_size)
+
+
+def _vision_bytes(model_config: VLMConfig, policy: Any, observations: int, width: int) -> int:
+    """Of the tower's largest layer over all frames of so many observations."""
+    vision = model_config.vision
+    merge = getattr(vision, "spatial_merge_size", 1)
+    patches = policy.prompt.span.tokens * merge**2
+    images = observations * policy.config.history
+    hidden = getattr(vision, "embed_dim", None) or vision.hidden_size
+    mlp = getattr(vision, "mlp_dim", None) or vision.intermediate_size
+    heads = getattr(vision, "num_heads", None) or vision.num_attention_heads
+    return images * patches * (width * (8 * hidden + 2 * mlp) + heads * patches * (4 + width))
+
+
+def _trains_vision(params: Any) -> bool:
+    return "adapter" not in params or any(name != "language_model" for name in params["adapter"])
