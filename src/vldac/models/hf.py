@@ -135,6 +135,14 @@ def canonical_name(model: type[VLM], name: str) -> str:
     return name
 
 
+def published_name(model: type[VLM], name: str) -> str:
+    """The name of `state_dict()` for a tensor -> that in published files, under which all tools know it."""
+    for published, ours in model.PUBLISHED:
+        if name.startswith(ours):
+            return published + name.removeprefix(ours)
+    return name
+
+
 def match(
     config: VLMConfig, tensors: Mapping[str, Tensor], faults: Mapping[str, list[str]] | None = None
 ) -> dict[str, str]:
