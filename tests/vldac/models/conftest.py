@@ -391,6 +391,23 @@ def untied() -> Pair:
 
 
 @pytest.fixture(scope="session")
+def gemma() -> Pair:
+    return make_pair("gemma3", tied=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_pair():
+    """(name of a family) -> its pair, for what is that family's own."""
+    return functools.partial(make_pair, tied=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """(name of a family, tied) -> its configuration in transformers."""
+    return lambda name, tied: TINY[name].config(tied)
+
+
+@pytest.fixture(scope="session")
 def make_torch_config():
     return qwen2_vl
 

@@ -118,3 +118,17 @@ def test_bfloat16_stays_near_float32_and_keeps_its_dtype(rng):
 def test_causal_mask_worked_example():
     rows = causal_mask(jnp.array([[True, False, True], [True, True, True]])).astype(int)
     assert rows.tolist() == [[[1, 0, 0], [1, 0, 0], [1, 0, 1]], [[1, 0, 0], [1, 1, 0], [1, 1, 1]]]
+
+
+def test_a_windows_edge_cuts_an_images_own_tokens_too(rng):
+    """Written out slot by slot: causal or of one image, less than `window` positions back, and present."""
+    valid = rng.random((3, 12)) < 0.8
+    positions = np.cumsum(valid, axis=1) - valid
+    images = np.array([[-1, 0, 0, 0, 0, 0, -1, 1, 1, -1, 2, 2]] * 3)
+    for window in (3, None):
+        ours = causal_mask(*on_device(valid, positions.astype(np.int32)), window, jnp.asarray(images, jnp.int32))
+        for lane, query, key in np.ndindex(3, 12, 12):
+            of_one_image = images[lane, query] == images[lane, key] >= 0
+            near = window is None or positions[lane, query] - positions[lane, key] < window
+            seen = (key <= query or of_one_image) and near and valid[lane, key]
+            assert ours[lane, query, key] == seen
