@@ -217,9 +217,7 @@ class DeepstackTower(nnx.Module):
         angles = image_angles(config, grid)
         x = self.patch_embed(patches)
         x = x + self.positions(grid).astype(x.dtype)
-        # Which level a block's output is kept for: the next one that is due, where a later block's will take its
-        # place until the right one comes. Worked example, blocks 1 and 2 of 4: levels 0 0 1 2, and 2 is none.
-        levels = np.searchsorted(config.deepstack_blocks, np.arange(config.depth))
+        levels = deepstack_levels(config.deepstack_blocks, config.depth)
 
         def step(block, carry, level: Int[Array, ""]):
             x, kept = carry
@@ -237,6 +235,15 @@ class DeepstackTower(nnx.Module):
         indices, weights = interpolation(grid, side, merge)
         corners = self.pos_embed.weight[...][indices].astype(jnp.float32)  # [S, 4, E]
         return jnp.einsum("sc,sce->se", weights, corners, precision="highest")
+
+
+def deepstack_levels(blocks: tuple[int, ...], depth: int) -> np.ndarray:
+    """The place that each block's output is put in, int[depth]: that of the next level that is due.
+
+    The output of a later block takes it over until the one that the level wants has come, so that one write a
+    block is enough and nothing else is kept. Worked example, blocks 1 and 2 of 4: 0 0 1 2, and 2 is no place.
+    """
+    return np.searchsorted(blocks, np.arange(depth))
 
 
 def put(kept: Float[Array, "k *b"], x: Float[Array, "*b"], level: Int[Array, ""]) -> Float[Array, "k *b"]:
@@ -265,10 +272,9 @@ def interpolation(grid: tuple[int, int], side: int, merge_size: int) -> tuple[np
     for coordinate, size in zip(patch_coordinates(*grid, merge_size), grid, strict=True):
         # float32 step by step as in the original, so that a place on a grid line falls on the same side of it
         place = coordinate.astype(np.float32) * np.float32(side - 1) / np.float32(max(size - 1, 1))
-        first = np.floor(place)
-        near = np.minimum(first[:, None].astype(np.int64) + np.arange(2), side - 1)
-        weight = np.stack([1 - (place - first), place - first], axis=1)
-        axes.append((near, weight))
+        first, corner = np.floor(place)[:, None], np.arange(2, dtype=np.float32)
+        near = np.minimum((first + corner).astype(np.int64), side - 1)
+        axes.append((near, 1 - np.abs(place[:, None] - first - corner)))
     (row, row_weight), (column, column_weight) = axes
     indices = row[:, :, None] * side + column[:, None, :]
     weights = row_weight[:, :, None] * column_weight[:, None, :]
