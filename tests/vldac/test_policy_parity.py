@@ -4,75 +4,128 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 import torch
 import transformers
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from vldac.models import Qwen2VL, hf
+from vldac.models import config_from_hf, hf, model_class
 from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.text.tokenizer import IMAGE, VISION_END, VISION_START, special_id, vocabulary
 
 HEAD = (8,)
+PREPROCESSOR = {
+    "patch_size": 4,
+    "merge_size": 2,
+    "temporal_patch_size": 2,
+    "size": {"shortest_edge": 256, "longest_edge": 28 * 28 * 1280},
+}
 
 
-def torch_twin(config, params) -> transformers.Qwen2VLForConditionalGeneration:
+def qwen2_vl(config) -> transformers.Qwen2VLConfig:
+    """What transformers calls the tiny Qwen2-VL."""
     text, vision = config.text, config.vision
-    theirs = transformers.Qwen2VLForConditionalGeneration(
-        transformers.Qwen2VLConfig(
-            text_config={
-                "vocab_size": text.vocab_size,
-                "hidden_size": text.hidden_size,
-                "intermediate_size": text.intermediate_size,
-                "num_hidden_layers": text.num_hidden_layers,
-                "num_attention_heads": text.num_attention_heads,
-                "num_key_value_heads": text.num_key_value_heads,
-                "rms_norm_eps": text.rms_norm_eps,
-                "rope_parameters": {
-                    "rope_type": "default",
-                    "rope_theta": text.rope_theta,
-                    "mrope_section": list(text.mrope_section),
-                },
+    return transformers.Qwen2VLConfig(
+        text_config={
+            "vocab_size": text.vocab_size,
+            "hidden_size": text.hidden_size,
+            "intermediate_size": text.intermediate_size,
+            "num_hidden_layers": text.num_hidden_layers,
+            "num_attention_heads": text.num_attention_heads,
+            "num_key_value_heads": text.num_key_value_heads,
+            "rms_norm_eps": text.rms_norm_eps,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": text.rope_theta,
+                "mrope_section": list(text.mrope_section),
             },
-            vision_config={
-                "depth": vision.depth,
-                "embed_dim": vision.embed_dim,
-                "hidden_size": text.hidden_size,
-                "num_heads": vision.num_heads,
-                "mlp_ratio": vision.mlp_dim // vision.embed_dim,
-                "patch_size": vision.patch_size,
-                "spatial_merge_size": vision.spatial_merge_size,
-                "temporal_patch_size": vision.temporal_patch_size,
-            },
-            image_token_id=config.image_token_id,
-            vision_start_token_id=config.vision_start_token_id,
-            vision_end_token_id=config.vision_end_token_id,
-            tie_word_embeddings=True,
-        )
-    ).eval()
-    tensors = {name: torch.tensor(value) for name, value in hf.to_hf(Qwen2VL, params).items()}
+        },
+        vision_config={
+            "depth": vision.depth,
+            "embed_dim": vision.embed_dim,
+            "hidden_size": text.hidden_size,
+            "num_heads": vision.num_heads,
+            "mlp_ratio": vision.mlp_dim // vision.embed_dim,
+            "patch_size": vision.patch_size,
+            "spatial_merge_size": vision.spatial_merge_size,
+            "temporal_patch_size": vision.temporal_patch_size,
+        },
+        image_token_id=config.image_token_id,
+        vision_start_token_id=config.vision_start_token_id,
+        vision_end_token_id=config.vision_end_token_id,
+        tie_word_embeddings=True,
+    )
+
+
+def qwen3_vl(tokenizer) -> transformers.Qwen3VLConfig:
+    """Two levels of deepstack."""
+    return transformers.Qwen3VLConfig(
+        text_config={
+            "vocab_size": -(-vocabulary(tokenizer).size // 64) * 64,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "initializer_range": 0.2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 2, 2]},
+        },
+        vision_config={
+            "depth": 3,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "out_hidden_size": 32,
+            "num_heads": 2,
+            "patch_size": 4,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "num_position_embeddings": 9,
+            "deepstack_visual_indexes": [0, 1],
+            "initializer_range": 0.2,
+        },
+        image_token_id=special_id(tokenizer, IMAGE),
+        vision_start_token_id=special_id(tokenizer, VISION_START),
+        vision_end_token_id=special_id(tokenizer, VISION_END),
+        video_token_id=special_id(tokenizer, VISION_END),  # this tokenizer has none
+        tie_word_embeddings=True,
+    )
+
+
+@pytest.fixture(params=["qwen2_vl", "qwen3_vl"])
+def configs(request, tokenizer, tiny):
+    """(ours, transformers')"""
+    if request.param == "qwen2_vl":
+        return tiny, qwen2_vl(tiny)
+    theirs = qwen3_vl(tokenizer)
+    return config_from_hf(theirs, PREPROCESSOR), theirs
+
+
+def torch_twin(config, their_config, params):
+    theirs = transformers.AutoModelForImageTextToText.from_config(their_config).eval()
+    tensors = {name: torch.tensor(value) for name, value in hf.to_hf(model_class(config), params).items()}
     missing, unexpected = theirs.load_state_dict(tensors, strict=False)
     assert missing == ["lm_head.weight"] and not unexpected
     return theirs
 
 
-def test_log_probs_are_those_of_torch(signal, tokenizer, tiny, observations):
+def test_log_probs_are_those_of_torch(signal, tokenizer, configs, observations):
+    config, their_config = configs
     policy = Policy.build(
         signal,
         tokenizer,
-        tiny,
+        config,
         PolicyConfig(history=3, max_tokens=24, text_observation=True, temperature=0.8),
         HEAD,
     )
-    params = init_params(tiny, jax.random.key(0), HEAD)
+    params = init_params(config, jax.random.key(0), HEAD)
     observation = observations(signal, 6, 3)
     response = jax.jit(lambda p, key: policy.act(policy.prepare(p), observation, key))(params, jax.random.key(1))
     slots = jax.device_get(jax.vmap(policy.prompt.context)(observation.frames_seen, observation.text))
-    theirs = torch_twin(tiny, params["model"])
-    processor = Qwen2VLImageProcessorPil(
-        patch_size=4,
-        merge_size=2,
-        temporal_patch_size=2,
-        size={"shortest_edge": 256, "longest_edge": 28 * 28 * 1280},
-    )
+    scores = jax.jit(policy.log_probs)(params, observation, response.tokens, response.mask)
+    np.testing.assert_allclose(scores.log_probs, response.log_probs, atol=1e-4, rtol=0)
+    theirs = torch_twin(config, their_config, params["model"])
+    processor = Qwen2VLImageProcessorPil(**PREPROCESSOR)
     banned = [
         i for i, text in enumerate(policy.vocabulary.bytes_of) if text is None and i != policy.vocabulary.eos_id
     ]
@@ -86,7 +139,7 @@ def test_log_probs_are_those_of_torch(signal, tokenizer, tiny, observations):
             logits = theirs(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                mm_token_type_ids=(ids == tiny.image_token_id).int(),
+                mm_token_type_ids=(ids == config.image_token_id).int(),
                 **images,
             ).logits[0]
         logits[:, banned] = -torch.inf
