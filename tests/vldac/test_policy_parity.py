@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import pytest
 import torch
 import transformers
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from vldac.models import config_from_hf, hf, model_class
+from vldac.models import Qwen2VL, config_from_hf, hf
 from vldac.policy import Policy, PolicyConfig, init_params
 from vldac.text.tokenizer import IMAGE, VISION_END, VISION_START, special_id, vocabulary
 
@@ -92,45 +92,19 @@ def qwen3_vl(tokenizer) -> transformers.Qwen3VLConfig:
     )
 
 
-@pytest.fixture(params=["qwen2_vl", "qwen3_vl"])
-def configs(request, tokenizer, tiny):
-    """(ours, transformers')"""
-    if request.param == "qwen2_vl":
-        return tiny, qwen2_vl(tiny)
-    theirs = qwen3_vl(tokenizer)
-    return config_from_hf(theirs, PREPROCESSOR), theirs
+def build(signal, tokenizer, config) -> Policy:
+    options = PolicyConfig(history=3, max_tokens=24, text_observation=True, temperature=0.8)
+    return Policy.build(signal, tokenizer, config, options, HEAD)
 
 
-def torch_twin(config, their_config, params):
-    theirs = transformers.AutoModelForImageTextToText.from_config(their_config).eval()
-    tensors = {name: torch.tensor(value) for name, value in hf.to_hf(model_class(config), params).items()}
-    missing, unexpected = theirs.load_state_dict(tensors, strict=False)
-    assert missing == ["lm_head.weight"] and not unexpected
-    return theirs
-
-
-def test_log_probs_are_those_of_torch(signal, tokenizer, configs, observations):
-    config, their_config = configs
-    policy = Policy.build(
-        signal,
-        tokenizer,
-        config,
-        PolicyConfig(history=3, max_tokens=24, text_observation=True, temperature=0.8),
-        HEAD,
-    )
-    params = init_params(config, jax.random.key(0), HEAD)
-    observation = observations(signal, 6, 3)
-    response = jax.jit(lambda p, key: policy.act(policy.prepare(p), observation, key))(params, jax.random.key(1))
+def assert_log_probs_are_those_of(theirs, policy, config, observation, tokens, mask, log_probs):
     slots = jax.device_get(jax.vmap(policy.prompt.context)(observation.frames_seen, observation.text))
-    scores = jax.jit(policy.log_probs)(params, observation, response.tokens, response.mask)
-    np.testing.assert_allclose(scores.log_probs, response.log_probs, atol=1e-4, rtol=0)
-    theirs = torch_twin(config, their_config, params["model"])
     processor = Qwen2VLImageProcessorPil(**PREPROCESSOR)
     banned = [
         i for i, text in enumerate(policy.vocabulary.bytes_of) if text is None and i != policy.vocabulary.eos_id
     ]
-    for lane in range(6):
-        answer = np.asarray(response.tokens[lane])[np.asarray(response.mask[lane])]
+    for lane in range(len(tokens)):
+        answer = np.asarray(tokens[lane])[np.asarray(mask[lane])]
         prompt = [*policy.prompt.prefix, *slots.tokens[lane][slots.valid[lane]]]
         ids = torch.tensor([[*map(int, prompt), *map(int, answer)]])
         seen = int(observation.frames_seen[lane])
@@ -143,6 +117,36 @@ def test_log_probs_are_those_of_torch(signal, tokenizer, configs, observations):
                 **images,
             ).logits[0]
         logits[:, banned] = -torch.inf
-        log_probs = torch.log_softmax(logits / 0.8, dim=-1)[len(prompt) - 1 : -1]
-        want = log_probs.gather(1, ids[0, len(prompt) :, None])[:, 0]
-        np.testing.assert_allclose(response.log_probs[lane, : len(answer)], want, atol=1e-4)
+        wanted = torch.log_softmax(logits / 0.8, dim=-1)[len(prompt) - 1 : -1]
+        wanted = wanted.gather(1, ids[0, len(prompt) :, None])[:, 0]
+        np.testing.assert_allclose(log_probs[lane, : len(answer)], wanted, atol=1e-4)
+
+
+def test_log_probs_are_those_of_torch(signal, tokenizer, tiny, observations):
+    policy = build(signal, tokenizer, tiny)
+    params = init_params(tiny, jax.random.key(0), HEAD)
+    observation = observations(signal, 6, 3)
+    response = jax.jit(lambda p, key: policy.act(policy.prepare(p), observation, key))(params, jax.random.key(1))
+    theirs = transformers.Qwen2VLForConditionalGeneration(qwen2_vl(tiny)).eval()
+    tensors = {name: torch.tensor(value) for name, value in hf.to_hf(Qwen2VL, params["model"]).items()}
+    missing, unexpected = theirs.load_state_dict(tensors, strict=False)
+    assert missing == ["lm_head.weight"] and not unexpected
+    assert_log_probs_are_those_of(
+        theirs, policy, tiny, observation, response.tokens, response.mask, response.log_probs
+    )
+
+
+def test_scores_with_deepstack_are_those_of_torch(signal, tokenizer, observations):
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    theirs = transformers.Qwen3VLForConditionalGeneration(qwen3_vl(tokenizer)).eval()
+    config = config_from_hf(theirs.config, PREPROCESSOR)
+    model = hf.from_hf(config, {name: tensor.numpy() for name, tensor in theirs.state_dict().items()})
+    policy = build(signal, tokenizer, config)
+    params = init_params(config, jax.random.key(0), HEAD, model=model)
+    observation = observations(signal, 3, 3)
+    text = [i for i, spelled in enumerate(policy.vocabulary.bytes_of) if spelled is not None]
+    tokens = jnp.asarray(rng.choice(text, (3, 24)), jnp.int32)
+    mask = jnp.arange(24) < jnp.asarray([[24], [3], [11]])
+    log_probs = jax.jit(policy.log_probs)(params, observation, tokens, mask).log_probs
+    assert_log_probs_are_those_of(theirs, policy, config, observation, tokens, mask, log_probs)
