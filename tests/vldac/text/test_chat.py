@@ -135,6 +135,15 @@ def test_an_answer_ends_as_the_template_says(gemma_tokenizer):
     assert table.bytes_of[tokenizer.eos_token_id] is None and table.pad_id == tokenizer.pad_token_id
 
 
+def test_what_ends_an_answer_is_no_text_even_if_the_tokenizer_says_so(gemma_tokenizer):
+    tokenizer = gemma_tokenizer.__wrapped__(False)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content[0].text }} \n<end_of_image>{% endfor %}"
+    end = tokenizer.convert_tokens_to_ids("<end_of_image>")
+    table = vocabulary(tokenizer)
+    assert not tokenizer.added_tokens_decoder[end].special
+    assert table.eos_id == end and table.bytes_of[end] is None
+
+
 @pytest.mark.parametrize(
     "template",
     [
