@@ -78,5 +78,5 @@ def policy_params(parts: Parts, run_dir: Path) -> dict[str, Any]:
     with Checkpointer(run_dir / CHECKPOINT_FOLDER) as checkpoints:
         restored = restore_state(parts, checkpoints)
     if restored is None:
-        raise CheckpointError(f"{run_dir / CHECKPOINT_FOLDER} holds no checkpoint yet")
+        raise CheckpointError("restore", run_dir / CHECKPOINT_FOLDER, "there is no checkpoint yet")
     return restored.state.policy_params

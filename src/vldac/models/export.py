@@ -20,7 +20,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from vldac.models import hf
 from vldac.models.families import VLMConfig, model_class
@@ -80,6 +80,8 @@ def whole(target: Path) -> Iterator[Path]:
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"{target} exists already; accepted: a folder that does not, or an empty one")
     partial = target.with_name(f".{target.name}.partial")
+    if target.parent.exists() and not target.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent))
     target.parent.mkdir(parents=True, exist_ok=True)
     if partial.exists():  # left over from a kill
         shutil.rmtree(partial)
@@ -169,7 +171,7 @@ def model_tensors(
         stacked = hf.is_stacked(model, path)
         for layer, name in enumerate(hf.tensor_names(model, path, variable)):
             shape = tuple(variable.shape[1:] if stacked else variable.shape)
-            make = _Made(variable[...], low, layer if stacked else None, scale, dtype)
+            make = _Make(variable[...], low, layer if stacked else None, scale, dtype)
             tensors.append(PendingTensor(hf.published_name(model, name), shape, dtype, make))
     return tensors
 
@@ -197,7 +199,7 @@ def save_adapter(folder: Path, config: VLMConfig, adapter: nnx.State, lora: LoRA
             modules[name.rpartition(".")[0]] = None
     _demand_room(folder.parent, sum(tensor.nbytes for tensor in tensors.values()))
     folder.mkdir()
-    save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
+    write_safetensors(folder / ADAPTER_FILE, _made(tensors))
     _write_json(
         folder / ADAPTER_CONFIG_FILE,
         {
@@ -244,10 +246,10 @@ def save_value_head(folder: Path, params: nnx.State) -> None:
     for path, variable in nnx.to_flat_state(params):
         *layer, name = map(str, path)
         value = np.asarray(variable[...], np.float32)
-        tensors[".".join([*layer, _TORCH_NAMES[name]])] = np.ascontiguousarray(value.T)
+        tensors[".".join([*layer, _TORCH_NAMES[name]])] = value.T
     widths = [tensors[f"layers.{number}.weight"].shape[0] for number in range(len(tensors) // 2 - 1)]
     first = tensors["layers.0.weight" if widths else "out.weight"]
-    save_file(tensors, folder / VALUE_HEAD_FILE, metadata={"format": "pt"})
+    write_safetensors(folder / VALUE_HEAD_FILE, _made(tensors))
     _write_json(
         folder / VALUE_HEAD_CONFIG_FILE,
         {
@@ -384,8 +386,16 @@ def write_safetensors(path: Path, tensors: Sequence[PendingTensor]) -> None:
             file.write(value.reshape(-1).view(np.uint8).data)
 
 
+def _made(tensors: Mapping[str, np.ndarray]) -> list[PendingTensor]:
+    """Small tensors that are there already."""
+    return [
+        PendingTensor(name, value.shape, jnp.dtype(value.dtype), lambda value=value: value)
+        for name, value in tensors.items()
+    ]
+
+
 @dataclass(frozen=True, eq=False)
-class _Made:
+class _Make:
     """Makes one tensor of a checkpoint: a parameter or a layer of it, with what an adapter adds to it."""
 
     value: Array

@@ -1,0 +1,136 @@
+"""Hands over what a run has learnt: `python -m experiments.export runs/NAME [--to FOLDER]`.
+
+    README.md          a model card: what it is, how well it does, how to load it
+    adapter/           LoRA, for peft (of runs that trained one)
+    model/             the whole model, an adapter merged into it, for transformers; `--no-merged` leaves it out
+    base/              what the adapter sits on, where the run drew it afresh
+    value_head.*       the critic
+    config.json        the run's configuration
+
+From the run's newest whole checkpoint, so also from a run that has not ended. Exit codes: 0 done; 2 it can not be
+(nothing was written); 1 anything else.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax.numpy as jnp
+import tyro
+
+from experiments.build import Parts, build
+from experiments.job import CONFIG_FILE
+from experiments.model_card import model_card
+from experiments.restore import policy_params
+from experiments.run import read_config
+from vldac.metrics import RunFileError, read_summary
+from vldac.models.export import SHARD_BYTES, save_adapter, save_model, save_value_head, whole
+from vldac.text.chat import CHAT_TEMPLATE
+
+PROGRAM = "python -m experiments.export"
+CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write what a run has learnt as files that peft, transformers and vldac load."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    to: Path | None = None
+    """Where to; must not exist yet, or be empty. None = `export` in the run's folder."""
+    merged: bool = True
+    """Write the whole model, too; a run without LoRA has nothing else."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """What the whole model is written in; None = what the run computed in."""
+    shard_gigabytes: float = SHARD_BYTES / 1e9
+    """Size of a file of weights at most."""
+
+    @property
+    def target(self) -> Path:
+        return self.to if self.to is not None else self.run / "export"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    command = tyro.cli(Export, prog=PROGRAM, args=sys.argv[1:] if arguments is None else arguments)
+    try:
+        contents = export(command)
+    except RunFileError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: cannot export to {command.target}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except ValueError as error:  # ConfigError is one
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, what in contents.items():
+        print(f"{command.target / name}  {what}")
+    return 0
+
+
+def export(command: Export) -> dict[str, str]:
+    """Writes the export, whole or not at all.
+
+    Returns:
+      File or folder -> what it is.
+
+    Raises:
+      ValueError: the run's configuration or its base model can not be read, or there is an export already.
+      OSError: the run's checkpoint can not be read, or the target not be written.
+    """
+    if command.shard_gigabytes <= 0:
+        raise ValueError(f"shard_gigabytes is {command.shard_gigabytes:g}; accepted: above 0")
+    config = read_config(command.run / CONFIG_FILE)
+    if not (command.merged or config.model.lora.rank):
+        raise ValueError("--no-merged of a run without LoRA leaves nothing; accepted: leave it out")
+    with whole(command.target) as folder:
+        parts = build(config)
+        contents = _write(folder, command, parts)
+        contents = {CARD_FILE: "this card", **contents}
+        (folder / CARD_FILE).write_text(model_card(parts, read_summary(command.run), contents), encoding="utf-8")
+    return contents
+
+
+def _write(folder: Path, command: Export, parts: Parts) -> dict[str, str]:
+    params, lora = policy_params(parts, command.run), parts.config.model.lora
+    adapter = params.get("adapter")
+    tokenizer = parts.tokenizer
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = CHAT_TEMPLATE  # the one that it was trained with
+    options = {
+        "dtype": jnp.dtype(command.dtype or parts.config.model.dtype),
+        "base": parts.checkpoint,
+        "tokenizer": tokenizer,
+        "shard_bytes": int(command.shard_gigabytes * 1e9),
+    }
+    contents = {}
+    if adapter is not None:
+        base = parts.config.model.path or "base"
+        save_adapter(folder / "adapter", parts.model_config, adapter, lora, base)
+        contents["adapter/"] = "the LoRA adapter, as peft keeps it"
+        if parts.checkpoint is None:
+            save_model(folder / "base", parts.model_config, params["model"], **options)
+            contents["base/"] = "the model that the adapter belongs on, as it was drawn"
+    if command.merged:
+        if adapter is not None:
+            options |= {"adapter": adapter, "scale": lora.scale}
+        save_model(folder / "model", parts.model_config, params["model"], **options)
+        what = "the whole model, the adapter merged into it" if adapter is not None else "the whole model"
+        contents["model/"] = f"{what}, as transformers keeps it"
+    save_value_head(folder, params["value"])
+    contents["value_head.safetensors"] = "the critic"
+    contents["value_head.json"] = "its sizes, and how it is applied"
+    shutil.copyfile(command.run / CONFIG_FILE, folder / CONFIG_FILE)
+    contents[CONFIG_FILE] = "the run's configuration: `python -m experiments.run --config config.json`"
+    return contents
+
+
+if __name__ == "__main__":
+    sys.exit(main())
