@@ -53,7 +53,7 @@ class EvaluationConfig:
     """How the policy is judged, before and after training."""
 
     episodes: int = 256
-    """Fresh episodes of each world, the same ones before and after."""
+    """Fresh episodes of each world, the same ones before and after; 0 = no evaluation."""
     lanes: int = 64
     """Episodes played side by side."""
     unseen: tuple[str, ...] = ("miniworld/one_room_s6",)
@@ -64,7 +64,7 @@ class EvaluationConfig:
     """Episodes of the trained world to show in the report, before and after."""
 
     def __post_init__(self):
-        for name, least in (("episodes", 1), ("lanes", 1), ("every", 0), ("record", 0)):
+        for name, least in (("episodes", 0), ("lanes", 1), ("every", 0), ("record", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; accepted: {least} or more")
         for world in self.unseen:

@@ -127,6 +127,7 @@ class Job:
         self.clock = Clock()
         self._programs: dict[Any, Callable] = {}
         self._memory = memory.device_memory()
+        self._counted: int | None = None  # bytes of an iteration, once the compiler has told
 
     def run(self, resume: bool) -> dict[str, Any]:
         """Goes through all stages that are not done yet.
@@ -225,7 +226,8 @@ class Job:
             saved = done
             while done < setup.iterations and not interrupt.wanted:
                 step = self._compiled("iteration", train.jit_iteration, setup, state)
-                memory.check(setup, memory.program_bytes(step) or 0, self._memory, "the compiler's count")
+                self._counted = memory.program_bytes(step)
+                memory.check(setup, self._counted or 0, self._memory, "the compiler's count")
                 started = time.perf_counter()
                 with self.clock("training"):
                     state, metrics = step(state)
@@ -240,7 +242,8 @@ class Job:
                     "rollout/tokens_per_second": metrics["rollout/tokens"] / seconds,
                     "rollout/env_steps_per_second": metrics["rollout/env_steps"] / seconds,
                 }
-                if config.evaluation.every and done % config.evaluation.every == 0 and done < setup.iterations:
+                periodic = config.evaluation.every if config.evaluation.episodes else 0
+                if periodic and done % periodic == 0 and done < setup.iterations:
                     key = jax.random.fold_in(self._key(PERIODIC), done)
                     results, _ = self._play(config.world, state.policy_params, key)
                     record[f"eval/{config.world}/success_rate"] = float(results.success.mean())
@@ -267,6 +270,8 @@ class Job:
 
     def _judge(self, label: str, state: train.TrainState, display: Display, interrupt: Interrupt) -> None:
         """Evaluates on every world and notes the figures in the summary; skips what it holds already."""
+        if not self.parts.config.evaluation.episodes:
+            return
         summary = read_summary(self.run_dir)
         display.stage(f"evaluation {label} RL", total=len(self.parts.policies))
         for number, (name, policy) in enumerate(self.parts.policies.items()):
@@ -328,6 +333,14 @@ class Job:
             "env_steps": 0 if state is None else int(state.env_steps),
             "interrupted": interrupted,
             "seconds": seconds,
+            "device_memory_bytes": {
+                "estimated": memory.estimate(
+                    self.parts.setup, self.parts.model_config, self.parts.abstract_params()
+                ).peak,
+                "counted by the compiler": self._counted,
+                "at the worst moment": memory.device_peak(),
+                "limit": self._memory,
+            },
             "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "versions": versions(),
         }

@@ -15,9 +15,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from vldac.models import VLMConfig
-from vldac.policy import LOGITS_BYTES, logits_rows
+from vldac.policy import LOGITS_BYTES, images_at_once, logits_rows
 from vldac.train import Setup
 
 GIB = 2**30
@@ -74,7 +75,18 @@ def estimate(setup: Setup, model_config: VLMConfig, params: Any) -> MemoryEstima
     trained = size_of(params[learner]) + size_of(params["value"])
     frozen = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["model"])) * width
     layers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["model"]["language_model"]["layers"]))
-    frame_bytes = policy.config.history * math.prod(setup.world.image_shape)
+    frames = policy.config.history
+    tower = model_config.tower_work(*setup.world.image_shape[:2])
+
+    def visual(observations: int, blocks: int = 1) -> int:
+        """Of the tower's intermediates in so many blocks, and of the visual tokens."""
+        images = observations * frames
+        at_once = images_at_once(tower, images, policy.dtype)
+        levels = 1 + len(getattr(model_config.vision, "deepstack_blocks", ()))
+        tokens = images * prompt.span.tokens * text.hidden_size * width * levels
+        return at_once * blocks * tower.image_bytes(width) + tokens
+
+    frame_bytes = frames * math.prod(setup.world.image_shape)
     key_value = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * width
     throughout = {
         f"weights under the {learner}" if learner == "adapter" else "reference weights": frozen,
@@ -88,7 +100,7 @@ def estimate(setup: Setup, model_config: VLMConfig, params: Any) -> MemoryEstima
         "decoder layers apart": layers * width,
         "keys and values": key_value * (prefix + lanes * (2 * context + answer)),
         "activations of the prompt": lanes * context * _layer_bytes(text, width, context, prefix),
-        "visual tokens": _vision_bytes(model_config, policy, lanes, width),
+        "visual tokens": visual(lanes),
         "logits": 3 * 4 * lanes * text.vocab_size,
     }
 
@@ -99,16 +111,16 @@ def estimate(setup: Setup, model_config: VLMConfig, params: Any) -> MemoryEstima
     if policy.config.remat == "none":
         saved = text.num_hidden_layers * per_layer
     elif policy.config.remat == "dots":
-        saved = text.num_hidden_layers * _dots_bytes(text, width) + per_layer
+        # An adapter's product is a result of its own, beside that of the layer that it is added to.
+        saved = text.num_hidden_layers * (_dots_bytes(text, width) + _adapted_bytes(params, width)) + per_layer
     else:
         saved = text.num_hidden_layers * text.hidden_size * width + per_layer
     rows = min(logits_rows(text.vocab_size), part * answer)
-    images = part * policy.config.history
-    depth = model_config.vision.depth if policy.config.remat == "none" and _trains_vision(params) else 1
+    blocks = tower.depth if policy.config.remat == "none" and _trains_vision(params) else 1
     update_part = {
         "gradients": 2 * trained,
         "activations": tokens * saved,
-        "visual tokens": depth * _vision_bytes(model_config, policy, images // policy.config.history, width),
+        "visual tokens": visual(part, blocks),
         "logits": min(4 * 4 * rows * text.vocab_size, 4 * LOGITS_BYTES),
     }
     return MemoryEstimate(throughout, rollout_part, update_part)
@@ -124,6 +136,11 @@ def device_memory() -> int | None:
         except (ValueError, OSError):
             return None
     return limit
+
+
+def device_peak() -> int | None:
+    """Bytes in use on this process's first device at the worst moment so far; None if it does not count them."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def advice(setup: Setup) -> str:
@@ -205,16 +222,16 @@ def _dots_bytes(text: Any, width: int) -> int:
     return width * (3 * text.hidden_size + heads + 2 * text.intermediate_size)
 
 
-def _vision_bytes(model_config: VLMConfig, policy: Any, observations: int, width: int) -> int:
-    """Of the tower's largest layer over all frames of so many observations."""
-    vision = model_config.vision
-    merge = getattr(vision, "spatial_merge_size", 1)
-    patches = policy.prompt.span.tokens * merge**2
-    images = observations * policy.config.history
-    hidden = getattr(vision, "embed_dim", None) or vision.hidden_size
-    mlp = getattr(vision, "mlp_dim", None) or vision.intermediate_size
-    heads = getattr(vision, "num_heads", None) or vision.num_attention_heads
-    return images * patches * (width * (8 * hidden + 2 * mlp) + heads * patches * (4 + width))
+def _adapted_bytes(params: Any, width: int) -> int:
+    """Of one token's results of the adapters' products in one decoder layer."""
+    if "adapter" not in params:
+        return 0
+    outputs = [
+        leaf.shape[-2]
+        for path, leaf in nnx.to_flat_state(params["adapter"])
+        if path[0] == "language_model" and path[-1] == "lora_B"
+    ]
+    return width * sum(outputs)
 
 
 def _trains_vision(params: Any) -> bool:

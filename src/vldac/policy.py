@@ -17,11 +17,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
-from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray, UInt8
 
 from envs_jax import World
 from vldac.lanes import Observation
-from vldac.models import VLM, Inputs, KVCache, ValueHead, VLMConfig, create, lora
+from vldac.models import VLM, Inputs, KVCache, TowerWork, ValueHead, Visual, VLMConfig, create, lora
 from vldac.models.lora import LoRAConfig
 from vldac.models.value_head import REFERENCE_SIZES
 from vldac.text.grammar import ActionGrammar
@@ -29,6 +29,7 @@ from vldac.text.prompt import Prompt
 from vldac.text.tokenizer import Vocabulary, vocabulary
 
 LOGITS_BYTES = 2**29  # of float32 logits that the training pass holds at a time
+VISION_BYTES = 2**32  # of a vision tower's intermediates that are held at a time
 BANNED = -1e30  # logit of a token that can not be sampled; finite, so that no NaN arises from inf - inf
 
 
@@ -396,16 +397,35 @@ class Policy:
     def _context(self, model: VLM, observation: Observation) -> tuple[Inputs, Int[Array, " b"]]:
         """What lies in the context slots, text and frames, and the position of the first answer token."""
         frames = observation.frames
-        visual = model.encode_images(frames.reshape(-1, *frames.shape[2:]), remat=self.config.remat)
+        visual = self._encode(model, frames.reshape(-1, *frames.shape[2:]))
         slots = jax.vmap(self.prompt.context)(observation.frames_seen, observation.text)
         inputs = Inputs(model.embed(slots.tokens), slots.positions, slots.valid)
         return inputs.place(visual, self.prompt.image_slots, self.prompt.image_numbers), slots.next_position
+
+    def _encode(self, model: VLM, images: UInt8[Array, "n h w 3"]) -> Visual:
+        """Visual tokens, of no more images at a time than `VISION_BYTES` has room for."""
+        at_once = images_at_once(model.config.tower_work(*images.shape[1:3]), len(images), self.dtype)
+        if at_once == len(images):
+            return model.encode_images(images, remat=self.config.remat)
+        encode = jax.checkpoint(lambda part: model.encode_images(part, remat=self.config.remat))
+        visual = jax.lax.map(encode, images.reshape(-1, at_once, *images.shape[1:]))
+        features = visual.features.reshape(len(images), *visual.features.shape[2:])
+        if visual.deepstack is None:
+            return Visual(features)
+        levels = jnp.moveaxis(visual.deepstack, 1, 0)  # [chunks, K, ...] -> [K, chunks, ...]
+        return Visual(features, levels.reshape(len(levels), len(images), *levels.shape[3:]))
 
     def _prefill(self, prepared: Prepared, observation: Observation) -> Context:
         model = self._model(prepared.params)
         inputs, next_position = self._context(model, observation)
         hidden, cache = model.forward(inputs, prepared.prefix)
         return Context(hidden=hidden[:, -1], cache=cache, valid=inputs.valid, next_position=next_position)
+
+
+def images_at_once(work: TowerWork, images: int, dtype: DTypeLike) -> int:
+    """The largest divisor of `images` that a vision tower can take within `VISION_BYTES`; at least 1."""
+    most = max(1, VISION_BYTES // work.image_bytes(jnp.dtype(dtype).itemsize))
+    return next(n for n in range(min(most, images), 0, -1) if images % n == 0)
 
 
 def logits_rows(vocab_size: int) -> int:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vldac import policy as policies
 from vldac.policy import Policy, PolicyConfig, init_params
 from vldac.text.tokenizer import decode_answer
 
@@ -200,3 +201,15 @@ def test_settings_that_can_not_be_are_named(signal, tokenizer, tiny):
             PolicyConfig(**wrong)
     with pytest.raises(ValueError, match="max_tokens is 4; accepted"):
         Policy.build(signal, tokenizer, tiny, PolicyConfig(max_tokens=4, decoding="grammar"), HEAD)
+
+
+def test_frames_encoded_a_few_at_a_time_are_the_same(signal, tokenizer, tiny, observations, monkeypatch):
+    policy = Policy.build(signal, tokenizer, tiny, PolicyConfig(history=3, max_tokens=24), HEAD)
+    params = init_params(tiny, jax.random.key(0), HEAD)
+    arguments = observations(signal, 4, 3), jnp.full((4, 24), 40, jnp.int32), jnp.ones((4, 24), bool)
+    at_once = jax.jit(policy.log_probs)(params, *arguments)
+    work = tiny.tower_work(16, 16)
+    monkeypatch.setattr(policies, "VISION_BYTES", 5 * work.image_bytes(4))
+    assert policies.images_at_once(work, 12, jnp.float32) == 4, "the largest divisor of 12 within 5"
+    in_turns = jax.jit(lambda *a: policy.log_probs(*a))(params, *arguments)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), in_turns, at_once)

@@ -3,7 +3,7 @@
 from vldac.models.config import ImageConfig, TextConfig, VisionConfig
 from vldac.models.families import FAMILIES, VLMConfig, config_from_hf, create, model_class
 from vldac.models.gemma3 import Gemma3, Gemma3Config
-from vldac.models.inputs import ImageSpan, Inputs, Visual
+from vldac.models.inputs import ImageSpan, Inputs, TowerWork, Visual
 from vldac.models.kv_cache import KVCache
 from vldac.models.qwen2_5_vl import Qwen2_5VL, Qwen2_5VLConfig
 from vldac.models.qwen2_vl import Qwen2VL, Qwen2VLConfig, image_grid
@@ -30,6 +30,7 @@ __all__ = [
     "Qwen3VL",
     "Qwen3VLConfig",
     "TextConfig",
+    "TowerWork",
     "VLMConfig",
     "ValueHead",
     "VisionConfig",

@@ -25,7 +25,7 @@ from jaxtyping import Array, DTypeLike, Float, UInt8
 
 from vldac.models.config import LocalAttention, TextConfig, accept, hf_config, positive
 from vldac.models.image import preprocess_square
-from vldac.models.inputs import ImageSpan, Visual
+from vldac.models.inputs import ImageSpan, TowerWork, Visual
 from vldac.models.layers import Remat, RMSNorm
 from vldac.models.siglip import SiglipConfig, SiglipTower
 from vldac.models.vlm import VLM
@@ -122,6 +122,17 @@ class Gemma3Config:
             extent=self.tokens_per_image,
             text_before="\n\n",
             text_after="\n\n",
+        )
+
+    def tower_work(self, height: int, width: int) -> TowerWork:
+        """What the vision tower holds for an image, whatever its size."""
+        del height, width
+        vision, patches = self.vision, self.vision.patches_per_side**2
+        return TowerWork(
+            patches=patches,
+            intermediates=8 * vision.hidden_size + 2 * vision.intermediate_size,
+            scores=vision.num_attention_heads * patches**2,
+            depth=vision.num_hidden_layers,
         )
 
     @classmethod

@@ -42,6 +42,27 @@ class ImageSpan:
         return self.offsets.shape[1]
 
 
+@dataclass(frozen=True)
+class TowerWork:
+    """What a vision tower holds for one image while it computes a block: to know memory before it is spent.
+
+    Attributes:
+      patches: tokens of the tower.
+      intermediates: numbers of one patch in a block, about.
+      scores: attention scores of a block, all heads.
+      depth: blocks.
+    """
+
+    patches: int
+    intermediates: int
+    scores: int
+    depth: int
+
+    def image_bytes(self, itemsize: int) -> int:
+        """Bytes of one image in one block. Scores are float32 before and after the softmax, and factors once."""
+        return self.patches * self.intermediates * itemsize + self.scores * (3 * 4 + itemsize)
+
+
 @struct.dataclass
 class Visual:
     """The visual tokens of n images of one size.

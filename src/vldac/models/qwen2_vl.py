@@ -13,7 +13,7 @@ from jaxtyping import Array, DTypeLike, Float, UInt8
 
 from vldac.models.config import ImageConfig, TextConfig, VisionConfig, accept, hf_config
 from vldac.models.image import patch_grid, preprocess
-from vldac.models.inputs import ImageSpan, Visual
+from vldac.models.inputs import ImageSpan, TowerWork, Visual
 from vldac.models.layers import LayerNorm, Linear, Remat, quick_gelu, scan_stack, stack
 from vldac.models.rope import image_position_extent, image_position_offsets
 from vldac.models.vision import PatchEmbed, PatchMerger, VisionBlock, image_angles
@@ -62,6 +62,16 @@ class Qwen2VLConfig:
             offsets=image_position_offsets(*grid),
             after=(self.vision_end_token_id,),
             extent=image_position_extent(*grid),
+        )
+
+    def tower_work(self, height: int, width: int) -> TowerWork:
+        """What the vision tower holds for an image of that many pixels."""
+        grid_h, grid_w = patch_grid(height, width, self.vision, self.image)
+        return TowerWork(
+            patches=grid_h * grid_w,
+            intermediates=8 * self.vision.embed_dim + 3 * self.vision.mlp_dim,
+            scores=self.vision.num_heads * (grid_h * grid_w) ** 2,
+            depth=self.vision.depth,
         )
 
     @classmethod
