@@ -78,6 +78,29 @@ def test_the_reference_is_the_same_weights_without_the_adapter(setup, iterated):
     )
     np.testing.assert_allclose(frozen, first, atol=1e-5)  # B was zero
     assert np.abs(now - first).max() > 1e-3
+    # What acts has its products joined, adapters and all; what is trained has not.
+    np.testing.assert_allclose(response.log_probs, now, atol=1e-4)
+
+
+@pytest.mark.parametrize("targets", [("q_proj",), ("k_proj", "up_proj", "down_proj"), LoRAConfig().target_modules])
+def test_joined_products_equal_the_layers(tiny, targets):
+    """Each alone, with and without adapters and biases."""
+    model = create(tiny, rngs=nnx.Rngs(0))
+    lora.attach(model, LoRAConfig(rank=3, target_modules=targets), nnx.Rngs(1))
+    stacked = model.language_model.layers
+    graphdef, state = nnx.split(stacked)
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(lambda x: x[1] + jnp.asarray(rng.normal(0, 0.1, x.shape[1:]), x.dtype), state)
+    x = jnp.asarray(rng.normal(size=(5, tiny.hidden_size)), jnp.float32)
+    layer, fused = nnx.merge(graphdef, state), nnx.merge(graphdef, state)
+    fused.self_attn.fuse()
+    fused.mlp.fuse()
+    attention = layer.self_attn
+    wanted = [attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)]
+    for ours, theirs in zip(fused.self_attn.fused(x), wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(fused.mlp(x[None]), layer.mlp(x[None]), atol=1e-5)
+    assert not [path for path, _ in nnx.to_flat_state(nnx.state(fused)) if "q_proj" in path or "up_proj" in path]
 
 
 def test_no_leaf_of_the_model_is_held_twice(setup, tiny):

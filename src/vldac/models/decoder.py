@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from vldac.models.attention import attend, causal_mask, within_window
 from vldac.models.config import TextConfig
+from vldac.models.fused import FusedLinear
 from vldac.models.inputs import Inputs
 from vldac.models.kv_cache import KVCache
 from vldac.models.layers import Embedding, Linear, Remat, RMSNorm, scan_stack, stack, unstack
@@ -46,6 +47,19 @@ class View:
     prefix_mask: Bool[Array, "b s p"] | None = None
 
 
+@struct.dataclass
+class DecodeLayers:
+    """A decoder's layers as decoding wants them.
+
+    Attributes:
+      graphdef: of one layer, all are alike.
+      params: of each layer.
+    """
+
+    graphdef: nnx.GraphDef = struct.field(pytree_node=False)
+    params: tuple[nnx.State, ...]
+
+
 class Attention(nnx.Module):
     """Grouped-query self-attention."""
 
@@ -62,6 +76,13 @@ class Attention(nnx.Module):
         self.o_proj = linear(width, config.hidden_size, bias=False)
         self.q_norm = norm(config, self.head_dim, param_dtype) if config.qk_norm else None
         self.k_norm = norm(config, self.head_dim, param_dtype) if config.qk_norm else None
+        self.fused: FusedLinear | None = nnx.data(None)  # query, key and value at once
+
+    def fuse(self) -> None:
+        """Replaces the products with the input by one, see `FusedLinear`."""
+        self.fused = FusedLinear([self.q_proj, self.k_proj, self.v_proj], self.q_proj.dtype)
+        self.out = FusedLinear([self.o_proj], self.o_proj.dtype)
+        del self.q_proj, self.k_proj, self.v_proj, self.o_proj
 
     def __call__(
         self,
@@ -77,9 +98,8 @@ class Attention(nnx.Module):
           (output, (key, value)): the keys and values attended to, prefix apart.
         """
         batch, slots, _ = x.shape
-        query = self.q_proj(x).reshape(batch, slots, self.heads, self.head_dim)
-        key = self.k_proj(x).reshape(batch, slots, self.kv_heads, self.head_dim)
-        value = self.v_proj(x).reshape(batch, slots, self.kv_heads, self.head_dim)
+        products = [self.q_proj(x), self.k_proj(x), self.v_proj(x)] if self.fused is None else self.fused(x)
+        query, key, value = (y.reshape(batch, slots, -1, self.head_dim) for y in products)
         if self.q_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = rotate(query, view.cos, view.sin), rotate(key, view.cos, view.sin)
@@ -88,7 +108,8 @@ class Attention(nnx.Module):
             key = jax.lax.dynamic_update_slice_in_dim(cache[0], key.astype(cache[0].dtype), index, axis=2)
             value = jax.lax.dynamic_update_slice_in_dim(cache[1], value.astype(cache[1].dtype), index, axis=2)
         out = attend(query, key, value, view.mask, prefix, view.prefix_mask, self.scale)
-        return self.o_proj(out.reshape(batch, slots, -1)), (key, value)
+        out = out.reshape(batch, slots, -1)
+        return self.o_proj(out) if self.fused is None else self.out(out)[0], (key, value)
 
 
 class MLP(nnx.Module):
@@ -102,11 +123,18 @@ class MLP(nnx.Module):
         self.gate_proj = linear(config.hidden_size, config.intermediate_size)
         self.up_proj = linear(config.hidden_size, config.intermediate_size)
         self.down_proj = linear(config.intermediate_size, config.hidden_size)
+        self.fused: FusedLinear | None = nnx.data(None)  # gate and up at once
+
+    def fuse(self) -> None:
+        """As `Attention.fuse`."""
+        self.fused = FusedLinear([self.gate_proj, self.up_proj], self.gate_proj.dtype)
+        self.down = FusedLinear([self.down_proj], self.down_proj.dtype)
+        del self.gate_proj, self.up_proj, self.down_proj
 
     def __call__(self, x: Float[Array, "b s e"]) -> Float[Array, "b s e"]:
-        gate = self.gate_proj(x)
+        gate, up = [self.gate_proj(x), self.up_proj(x)] if self.fused is None else self.fused(x)
         gate = jax.nn.silu(gate) if self.activation == "silu" else jax.nn.gelu(gate, approximate=True)
-        return self.down_proj(gate * self.up_proj(x))
+        return self.down_proj(gate * up) if self.fused is None else self.down(gate * up)[0]
 
 
 class DecoderLayer(nnx.Module):
@@ -201,13 +229,21 @@ class Decoder(nnx.Module):
         x, (k, v) = scan_stack(self.layers, step, inputs.embeddings.astype(self.dtype), per_layer, remat=remat)
         return self.norm(x), KVCache.from_stacked(k, v, at)
 
-    def decode_layers(self) -> tuple[nnx.State, ...]:
-        """The layers' parameters apart and in the dtype of the computation."""
-        return unstack(self.layers, self.dtype)
+    def decode_layers(self) -> DecodeLayers:
+        """The layers apart, in the dtype of the computation, products of one input joined."""
+        graphdef, _ = nnx.split(self.layers)
+        states = []
+        for params in unstack(self.layers):
+            layer = nnx.merge(graphdef, params)
+            layer.self_attn.fuse()
+            layer.mlp.fuse()
+            fused, state = nnx.split(layer)
+            states.append(jax.tree.map(lambda x: x.astype(self.dtype), state))
+        return DecodeLayers(fused, tuple(states))
 
     def decode_step(
         self,
-        layers: tuple[nnx.State, ...],
+        layers: DecodeLayers,
         embedding: Float[Array, "b e"],
         positions: Int[Array, "b 3"],
         cache: KVCache,
@@ -216,7 +252,6 @@ class Decoder(nnx.Module):
         prefix: KVCache | None = None,
     ) -> tuple[Float[Array, "b e"], KVCache]:
         """One token a lane: see `VLM.decode_step`."""
-        graphdef, _ = nnx.split(self.layers)
         at = positions[:, :1]
         slots_at = jax.lax.dynamic_update_slice_in_dim(cache.positions, at, index, axis=1)
         local = self.config.local
@@ -230,8 +265,8 @@ class Decoder(nnx.Module):
             views.append(view)
         x = embedding.astype(self.dtype)[:, None]  # [B, 1, d]
         keys, values = [], []
-        for number, params in enumerate(layers):
-            layer = nnx.merge(graphdef, params)
+        for number, params in enumerate(layers.params):
+            layer = nnx.merge(layers.graphdef, params)
             shared = None if prefix is None else (prefix.k[number], prefix.v[number])
             view = views[1 if local and local.layers[number] else 0]
             x, (k, v) = layer(x, view, shared, (cache.k[number], cache.v[number]), index)

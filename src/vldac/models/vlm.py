@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, UInt8
 
 from vldac.models.config import TextConfig
-from vldac.models.decoder import Decoder
+from vldac.models.decoder import DecodeLayers, Decoder
 from vldac.models.inputs import Inputs, Visual
 from vldac.models.kv_cache import KVCache
 from vldac.models.layers import Embedding, Remat
@@ -94,8 +94,8 @@ class VLM(nnx.Module):
         """
         return self.language_model.forward(inputs, prefix, remat)
 
-    def decode_layers(self) -> tuple[nnx.State, ...]:
-        """The decoder's layers apart, cast to the dtype of the computation, for `decode_step`.
+    def decode_layers(self) -> DecodeLayers:
+        """The decoder's layers apart, cast to the dtype of the computation and joined, for `decode_step`.
 
         To be called once, outside the loop over tokens: inside it, slicing the stack would copy every weight on
         every step.
@@ -104,7 +104,7 @@ class VLM(nnx.Module):
 
     def decode_step(
         self,
-        layers: tuple[nnx.State, ...],
+        layers: DecodeLayers,
         embedding: Float[Array, "b d"],
         positions: Int[Array, "b 3"],
         cache: KVCache,
