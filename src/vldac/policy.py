@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray, UInt8
 
 from envs_jax import World
 from vldac.lanes import Observation
+from vldac.mesh import shard_batch, shard_params
 from vldac.models import VLM, Inputs, KVCache, TowerWork, ValueHead, Visual, VLMConfig, create, lora
 from vldac.models.lora import LoRAConfig
 from vldac.models.value_head import REFERENCE_SIZES
@@ -30,6 +31,7 @@ from vldac.text.tokenizer import Vocabulary, vocabulary
 
 LOGITS_BYTES = 2**29  # of float32 logits that the training pass holds at a time
 VISION_BYTES = 2**32  # of a vision tower's intermediates that are held at a time
+Sight = Float[Array, "b history levels t d"]  # frames' visual tokens: features, then deepstack levels
 BANNED = -1e30  # logit of a token that can not be sampled; finite, so that no NaN arises from inf - inf
 
 
@@ -215,9 +217,23 @@ class Policy:
         model = self._model(params)
         return Prepared(params=params, prefix=self._prefix(model), layers=model.decode_layers())
 
-    def value(self, prepared: Prepared, observation: Observation) -> Float[Array, " b"]:
-        """The critic's value of each observation, float32[B]."""
-        context = self._prefill(prepared, observation)
+    def look(self, prepared: Prepared, frames: UInt8[Array, "b n h w 3"]) -> Float[Array, "b n levels t d"]:
+        """Visual tokens of frames, for `act` and `value`, so that a frame that stays in view is encoded once.
+
+        They are the parameters' own: to be computed anew when those change.
+        """
+        model = self._model(prepared.params)
+        visual = self._encode(model, frames.reshape(-1, *frames.shape[2:]))
+        levels = visual.features[:, None]
+        if visual.deepstack is not None:
+            levels = jnp.concatenate([levels, jnp.moveaxis(visual.deepstack, 0, 1)], axis=1)
+        return levels.reshape(*frames.shape[:2], *levels.shape[1:])
+
+    def value(
+        self, prepared: Prepared, observation: Observation, sight: Sight | None = None
+    ) -> Float[Array, " b"]:
+        """The critic's value of each observation, float32[B]. For `sight` see `act`."""
+        context = self._prefill(prepared, observation, sight)
         return self._value(prepared.params, context.hidden)
 
     def act(
@@ -226,6 +242,7 @@ class Policy:
         observation: Observation,
         key: PRNGKeyArray,
         silent: Bool[Array, " b"] | None = None,
+        sight: Sight | None = None,
     ) -> Response:
         """Answers each observation, token by token, until every answer has ended.
 
@@ -234,12 +251,14 @@ class Policy:
           observation: of B worlds.
           key: of this call.
           silent: lanes that need no answer, only a value: theirs is empty, with action -1.
+          sight: the observation's frames as `look` encoded them, those not seen yet with anything finite;
+            None = they are encoded here.
 
         Returns:
           The answers and the critic's values.
         """
         model = self._model(prepared.params)
-        context = self._prefill(prepared, observation)
+        context = self._prefill(prepared, observation, sight)
         batch, slots, length = context.valid.shape[0], context.valid.shape[1], self.config.max_tokens
 
         def sample(hidden, index, state, done):
@@ -394,10 +413,16 @@ class Policy:
         inputs = Inputs(model.embed(tokens), positions, jnp.ones(tokens.shape, bool))
         return model.forward(inputs, remat=self.config.remat)[1]
 
-    def _context(self, model: VLM, observation: Observation) -> tuple[Inputs, Int[Array, " b"]]:
+    def _context(
+        self, model: VLM, observation: Observation, sight: Sight | None = None
+    ) -> tuple[Inputs, Int[Array, " b"]]:
         """What lies in the context slots, text and frames, and the position of the first answer token."""
-        frames = observation.frames
-        visual = self._encode(model, frames.reshape(-1, *frames.shape[2:]))
+        if sight is None:
+            frames = observation.frames
+            visual = self._encode(model, frames.reshape(-1, *frames.shape[2:]))
+        else:
+            levels = jnp.moveaxis(sight.reshape(-1, *sight.shape[2:]), 1, 0)  # [1 + K, B * h, T, d]
+            visual = Visual(levels[0], levels[1:] if len(levels) > 1 else None)
         slots = jax.vmap(self.prompt.context)(observation.frames_seen, observation.text)
         inputs = Inputs(model.embed(slots.tokens), slots.positions, slots.valid)
         return inputs.place(visual, self.prompt.image_slots, self.prompt.image_numbers), slots.next_position
@@ -415,9 +440,9 @@ class Policy:
         levels = jnp.moveaxis(visual.deepstack, 1, 0)  # [chunks, K, ...] -> [K, chunks, ...]
         return Visual(features, levels.reshape(len(levels), len(images), *levels.shape[3:]))
 
-    def _prefill(self, prepared: Prepared, observation: Observation) -> Context:
+    def _prefill(self, prepared: Prepared, observation: Observation, sight: Sight | None) -> Context:
         model = self._model(prepared.params)
-        inputs, next_position = self._context(model, observation)
+        inputs, next_position = self._context(model, observation, sight)
         hidden, cache = model.forward(inputs, prepared.prefix)
         return Context(hidden=hidden[:, -1], cache=cache, valid=inputs.valid, next_position=next_position)
 
@@ -458,7 +483,7 @@ def init_params(
     @jax.jit
     def draw_model():
         param_dtype = dtype if adapted else jnp.float32
-        return nnx.state(create(model_config, rngs=nnx.Rngs(model_key), param_dtype=param_dtype))
+        return shard_params(nnx.state(create(model_config, rngs=nnx.Rngs(model_key), param_dtype=param_dtype)))
 
     @jax.jit
     def draw_rest():
@@ -466,7 +491,7 @@ def init_params(
         if adapted:
             # Drawn by way of a whole model, of which nothing else is ever computed.
             rest["adapter"] = lora.split(_with_adapter(model_config, adapter, dtype, adapter_key))[1]
-        return rest
+        return shard_params(rest)
 
     return {"model": draw_model() if model is None else model, **draw_rest()}
 

@@ -2,6 +2,7 @@
 
 * Nothing leaves the device: rendering, the model's answer, its parsing and the worlds' step are one program.
 * Whole episodes do not fit a rollout's window; lanes go on where they stood, so that none is favoured.
+* A frame is encoded once, when it comes into view: what the model sees of it is carried along with the lanes.
 * What an invalid answer does is a setting, never a silent guess: see `RolloutConfig.invalid`.
 """
 
@@ -18,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from envs_jax import World
 from vldac.lanes import Lanes, Observation, ResetPool, advance
-from vldac.policy import Policy, Response
+from vldac.policy import Policy, Response, Sight
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,12 @@ def rollout(
     pool_key, key = jax.random.split(key)
     pool = ResetPool.create(world, pool_key, config.pool_size)
     prepared = policy.prepare(params)
+    sight = policy.look(prepared, lanes.observation.frames)
 
     def step(carry, key):
-        lanes, pool = carry
+        lanes, pool, sight = carry
         act_key, random_key = jax.random.split(key)
-        response = policy.act(prepared, lanes.observation, act_key, silent=lanes.closing)
+        response = policy.act(prepared, lanes.observation, act_key, lanes.closing, sight)
         actions, penalty = response.action, 0.0
         invalid = actions < 0
         if config.invalid == "random":
@@ -135,11 +137,20 @@ def rollout(
             episode_return=outcome.episode_return,
             episode_length=outcome.episode_length,
         )
-        return (lanes, pool), row
+        return (lanes, pool, look_on(policy, prepared, lanes.observation, sight)), row
 
-    (lanes, _), rows = jax.lax.scan(step, (lanes, pool), jax.random.split(key, config.steps))
-    last_value = policy.value(prepared, lanes.observation)
+    (lanes, _, sight), rows = jax.lax.scan(step, (lanes, pool, sight), jax.random.split(key, config.steps))
+    last_value = policy.value(prepared, lanes.observation, sight)
     return lanes, Trajectory(**rows, last_value=last_value)
+
+
+def look_on(policy: Policy, prepared: Any, observation: Observation, sight: Sight) -> Sight:
+    """The sight of observations that moved on by one frame: only that one is encoded.
+
+    In a fresh episode older frames are absent, and what is left of the episode before is never looked at.
+    """
+    newest = policy.look(prepared, observation.frames[:, -1:])
+    return jnp.concatenate([sight[:, 1:], newest], axis=1)
 
 
 def rollout_metrics(trajectory: Trajectory) -> dict[str, Float[Array, ""]]:

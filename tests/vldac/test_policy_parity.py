@@ -11,6 +11,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from vldac.models import Qwen2VL, config_from_hf, hf
 from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.rollout import look_on
 from vldac.text.tokenizer import IMAGE, VISION_END, VISION_START, special_id, vocabulary
 
 HEAD = (8,)
@@ -150,3 +151,27 @@ def test_scores_with_deepstack_are_those_of_torch(signal, tokenizer, observation
     mask = jnp.arange(24) < jnp.asarray([[24], [3], [11]])
     log_probs = jax.jit(policy.log_probs)(params, observation, tokens, mask).log_probs
     assert_log_probs_are_those_of(theirs, policy, config, observation, tokens, mask, log_probs)
+
+
+def test_frames_encoded_as_they_come_into_view_are_seen_alike(signal, tokenizer, observations):
+    """With deepstack, whose levels have to come along, too."""
+    config = config_from_hf(qwen3_vl(tokenizer), PREPROCESSOR)
+    policy = build(signal, tokenizer, config)
+    params = init_params(config, jax.random.key(0), HEAD)
+    params["value"] = jax.tree.map(lambda x: x + 0.1, params["value"])  # the last layer starts at zero
+    observation = observations(signal, 5, 3)
+
+    @jax.jit
+    def values(params):
+        prepared = policy.prepare(params)
+        sight = policy.look(prepared, observation.frames)
+        before = jnp.full_like(sight[:, :1], 3.0)  # of a frame that has left
+        sight = look_on(policy, prepared, observation, jnp.concatenate([before, sight[:, :-1]], axis=1))
+        wrong = sight.at[:, :, 1:].multiply(0.5)
+        return policy.value(prepared, observation), *(
+            policy.value(prepared, observation, x) for x in (sight, wrong)
+        )
+
+    whole, seen, wrong = values(params)
+    np.testing.assert_allclose(seen, whole, atol=1e-5)
+    assert np.abs(np.asarray(wrong - whole)).max() > 1e-3, "deepstack is not looked at"

@@ -21,10 +21,14 @@ class Scripted(Policy):
     def prepare(self, params):
         return params
 
-    def value(self, prepared, observation):
+    def look(self, prepared, frames):
+        return frames[:, :, 8:9, 8:9, 1].astype(jnp.float32)[..., None]
+
+    def value(self, prepared, observation, sight):
+        np.testing.assert_equal(sight.shape, (len(observation.text), 2, 1, 1, 1))
         return observation.frames[:, -1, 8, 8, 1].astype(jnp.float32) + 1.0
 
-    def act(self, prepared, observation, key, silent):
+    def act(self, prepared, observation, key, silent, sight):
         lanes = len(observation.frames_seen)
         action = jnp.where(silent, -1, jax.random.randint(key, (lanes,), -1, 2, jnp.int32))
         tokens = jnp.zeros((lanes, 3), jnp.int32)
@@ -34,7 +38,7 @@ class Scripted(Policy):
             mask=jnp.broadcast_to(~silent[:, None], tokens.shape),
             grammar_state=action,
             action=action,
-            value=self.value(prepared, observation),
+            value=self.value(prepared, observation, sight),
         )
 
 
