@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from envs_jax import World
 from vldac.lanes import Lanes, Observation, ResetPool, advance, begin
+from vldac.mesh import gather, shard_batch, shard_params
 from vldac.policy import Policy
 from vldac.text.fragments import AnswerWriter
 
@@ -128,8 +129,8 @@ def init(setup: Imitation, params: Any, key: PRNGKeyArray) -> ImitationState:
         key, lanes_key = jax.random.split(key)
         keys = jax.random.split(lanes_key, setup.config.worlds)
         return ImitationState(
-            params=learnt,
-            opt_state=setup.transformation().init(learnt),
+            params=shard_params(learnt),
+            opt_state=shard_params(setup.transformation().init(learnt)),
             lanes=begin(setup.world, keys, setup.policy.config.history),
             key=key,
         )
@@ -165,7 +166,13 @@ def run(setup: Imitation, steps: int, state: ImitationState) -> tuple[ImitationS
         return state.replace(params=params, opt_state=opt_state, lanes=lanes, key=key), metrics
 
     state, metrics = jax.lax.scan(step, state, length=steps)
-    return state, jax.tree.map(jnp.mean, metrics)
+    state = state.replace(
+        params=shard_params(state.params),
+        opt_state=shard_params(state.opt_state),
+        lanes=shard_batch(state.lanes),
+        key=gather(state.key),
+    )
+    return state, gather(jax.tree.map(jnp.mean, metrics))
 
 
 jit_run = jax.jit(run, static_argnums=(0, 1), donate_argnums=2)
@@ -190,7 +197,7 @@ def demonstrate(setup: Imitation, lanes: Lanes, key: PRNGKeyArray) -> tuple[Lane
         return (lanes, pool), row
 
     (lanes, _), rows = jax.lax.scan(step, (lanes, pool), jax.random.split(key, config.window))
-    return lanes, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows)
+    return lanes, shard_batch(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows))
 
 
 def imitation_loss(

@@ -18,6 +18,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, UInt8
 
 from envs_jax import Step, World
+from vldac.mesh import shard_batch
 
 
 @struct.dataclass
@@ -102,12 +103,14 @@ def begin(world: World, keys: Key[Array, " b"], history: int) -> Lanes:
     """Fresh episodes, one a key: keys [B] -> Lanes of B."""
     states = jax.vmap(world.reset)(keys)
     lanes = keys.shape[0]
-    return Lanes(
-        world=states,
-        observation=jax.vmap(lambda state: observe(world, state, None, history))(states),
-        closing=jnp.zeros(lanes, bool),
-        episode_return=jnp.zeros(lanes, jnp.float32),
-        episode_length=jnp.zeros(lanes, jnp.int32),
+    return shard_batch(
+        Lanes(
+            world=states,
+            observation=jax.vmap(lambda state: observe(world, state, None, history))(states),
+            closing=jnp.zeros(lanes, bool),
+            episode_return=jnp.zeros(lanes, jnp.float32),
+            episode_length=jnp.zeros(lanes, jnp.int32),
+        )
     )
 
 
