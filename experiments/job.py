@@ -39,7 +39,7 @@ from experiments.restore import (
     saved_part,
     stage_key,
 )
-from vldac import __version__, imitation, memory, train
+from vldac import __version__, imitation, memory, train, watch
 from vldac.checkpoint import Checkpointer
 from vldac.evaluate.statistics import mean_interval, wilson
 from vldac.evaluate.worlds import Recording, Results, play_policy, play_scripted
@@ -111,6 +111,10 @@ class Interrupt:
         self._console.print("[yellow]Stopping after this iteration. Once more to abort at once.[/]")
 
 
+class Diverged(RuntimeError):
+    """The training has left the numbers. `str()` is one line; the state from before is saved."""
+
+
 class Job:
     """One run in one folder.
 
@@ -127,6 +131,7 @@ class Job:
         self.clock = Clock()
         self._programs: dict[Any, Callable] = {}
         self._memory = memory.device_memory()
+        self._wrong: set[str] = set()  # conditions that hold at present
         self._counted: int | None = None  # bytes of an iteration, once the compiler has told
 
     def run(self, resume: bool) -> dict[str, Any]:
@@ -140,6 +145,7 @@ class Job:
 
         Raises:
           RunFileError: a file of the run can not be written or read; CheckpointError is one.
+          Diverged: too many updates in a row had to be skipped.
           DoesNotFit: the compiler says that an iteration needs more memory than there is.
         """
         config, setup = self.parts.config, self.parts.setup
@@ -234,6 +240,7 @@ class Job:
                     metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 seconds = time.perf_counter() - started
                 done += 1
+                self._warn(metrics, display)
                 record = {
                     "iteration": done,
                     "env_steps": int(state.env_steps),
@@ -250,13 +257,30 @@ class Job:
                 # The line first: a kill in between leaves one too many, which resuming forgets again.
                 metrics_file.write(record)
                 display.advance(record)
-                if done % config.checkpoint.every == 0:
+                diverged = int(state.skipped) >= config.optimizer.max_skipped
+                if done % config.checkpoint.every == 0 or diverged:
                     checkpoints.save(done, saved_part(state), {"seconds": self.clock.dump()})
                     saved = done
+                if diverged:
+                    checkpoints.wait()
+                    raise Diverged(
+                        f"{int(state.skipped)} updates in a row had a loss or gradient that is not finite or too "
+                        f"large; what is saved is from before them: {self.run_dir / CHECKPOINT_FOLDER}"
+                    )
             if saved != done:
                 checkpoints.save(done, saved_part(state), {"seconds": self.clock.dump()})
             checkpoints.wait()
         return state
+
+    def _warn(self, metrics: dict[str, float], display: Display) -> None:
+        """Says what begins to go wrong, and what no longer does."""
+        wrong = watch.conditions(metrics, self.parts.config.model.dtype)
+        for name, words in wrong.items():
+            if name not in self._wrong:
+                display.note(words)
+        for name in self._wrong - wrong.keys():
+            display.note(f"{name}: no longer")
+        self._wrong = set(wrong)
 
     def _play(self, name: str, params: Any, key: jax.Array) -> tuple[Results, Recording]:
         """Evaluation episodes of the policy in a world, on the host."""

@@ -27,7 +27,7 @@ from rich.text import Text
 from experiments.build import build
 from experiments.config import ConfigError, RunConfig, from_json
 from experiments.display import show_results
-from experiments.job import CONFIG_FILE, Job
+from experiments.job import CONFIG_FILE, Diverged, Job
 from experiments.presets import PRESETS
 from vldac import memory
 from vldac.metrics import RunFileError
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     try:
         summary = Job(parts, command.run_dir, console).run(command.resume)
-    except (RunFileError, memory.DoesNotFit) as error:
+    except (RunFileError, Diverged, memory.DoesNotFit) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from envs_jax import World
+from vldac import watch
 from vldac.algorithms import vl_dac
 from vldac.lanes import Lanes, Observation, begin
 from vldac.policy import Policy
@@ -49,9 +51,13 @@ class OptimizerConfig:
     """Environment steps of one forward and backward pass; divides the minibatch. 0 = the whole minibatch."""
     adam_epsilon: float = 1e-7
     """Added to Adam's denominator."""
+    max_loss: float = 1e4
+    """An update whose loss is larger, or not a number, is skipped: parameters and optimizer stay as they were."""
+    max_skipped: int = 8
+    """So many skipped updates in a row end the run, its state saved."""
 
     def __post_init__(self):
-        for name in ("learning_rate", "critic_learning_rate", "max_grad_norm", "adam_epsilon"):
+        for name in ("learning_rate", "critic_learning_rate", "max_grad_norm", "adam_epsilon", "max_loss"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: above 0")
         if not 0 <= self.final_learning_rate <= self.learning_rate:
@@ -59,7 +65,7 @@ class OptimizerConfig:
                 f"final_learning_rate is {self.final_learning_rate}; accepted: 0 to learning_rate, "
                 f"which is {self.learning_rate}"
             )
-        for name, least in (("epochs", 1), ("minibatch", 1), ("microbatch", 0)):
+        for name, least in (("epochs", 1), ("minibatch", 1), ("microbatch", 0), ("max_skipped", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: {least} or more")
         if self.minibatch % (self.microbatch or self.minibatch):
@@ -136,6 +142,7 @@ class TrainState:
       opt_state: of `Setup.transformation`.
       frozen: the model's weights that never change: the reference that the KL is measured to and, with LoRA,
         what the adapter sits on. In the dtype of the computation.
+      skipped: int32[], updates skipped since the last one that was not.
       lanes: the worlds in mid-episode.
       key: of what comes next.
     """
@@ -145,6 +152,7 @@ class TrainState:
     params: Any
     opt_state: Any
     frozen: Any
+    skipped: Int[Array, ""]
     lanes: Lanes
     key: PRNGKeyArray
 
@@ -194,6 +202,7 @@ def init(setup: Setup, params: Any, key: PRNGKeyArray) -> TrainState:
             frozen=jax.tree.map(lambda x: x.astype(setup.policy.dtype), params["model"])
             if "model" in params
             else None,
+            skipped=jnp.int32(0),
             lanes=begin(setup.world, lanes_keys, setup.policy.config.history),
             key=key,
         )
@@ -213,13 +222,15 @@ def iteration(setup: Setup, state: TrainState) -> tuple[TrainState, dict[str, Fl
     key, rollout_key, update_key = jax.random.split(state.key, 3)
     acting = state.policy_params
     lanes, trajectory = rollout(setup.policy, setup.world, acting, state.lanes, rollout_key, setup.rollout)
-    params, opt_state, train_metrics = update(setup, state, trajectory, update_key)
+    params, opt_state, skipped, train_metrics = update(setup, state, trajectory, update_key)
     gathered = rollout_metrics(trajectory)
+    gathered |= watch.answer_metrics(trajectory.response.tokens, trajectory.response.mask)
     state = state.replace(
         iteration=state.iteration + 1,
         env_steps=state.env_steps + gathered["env_steps"].astype(jnp.int32),
         params=params,
         opt_state=opt_state,
+        skipped=skipped,
         lanes=lanes,
         key=key,
     )
@@ -233,12 +244,15 @@ jit_iteration = jax.jit(iteration, static_argnums=0, donate_argnums=1)
 
 def update(
     setup: Setup, state: TrainState, trajectory: Trajectory, key: PRNGKeyArray
-) -> tuple[Any, Any, dict[str, Float[Array, ""]]]:
+) -> tuple[Any, Any, Int[Array, ""], dict[str, Float[Array, ""]]]:
     """Learns from one rollout: `epochs` passes over it in shuffled minibatches.
 
+    An update whose loss or gradient is not finite, or whose loss exceeds `max_loss`, changes nothing.
+
     Returns:
-      (params, opt_state, metrics): metrics are means over all updates, but for `logprob_mismatch`, the mean
-      |log ratio| of the first minibatch, where the parameters are still those that acted.
+      (params, opt_state, skipped, metrics): skipped updates since the last that was not; metrics are means over
+      the updates that were not skipped, but for `logprob_mismatch`, the mean |log ratio| of the first minibatch,
+      where the parameters are still those that acted, and `updates_skipped`, a count.
     """
     config = setup.optimizer
     transformation = setup.transformation()
@@ -248,7 +262,7 @@ def update(
 
     def minibatch_update(carry, rows_and_key):
         """One optimizer update from the steps number rows, int32[minibatch]."""
-        params, opt_state = carry
+        params, opt_state, skipped = carry
         rows, key = rows_and_key
         weights = batch.valid / jnp.maximum(batch.valid[rows].sum(), 1.0)
 
@@ -268,24 +282,32 @@ def update(
         keys = jax.random.split(key, len(parts))
         zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, parts[0], keys[0]))
         (grads, metrics), _ = jax.lax.scan(accumulate, zeros, (parts, keys))
-        updates, opt_state = transformation.update(grads, opt_state, params)
+        updates, new_opt_state = transformation.update(grads, opt_state, params)
         (learner,) = grads.keys() - {"value"}
         metrics["grad_norm"] = optax.global_norm(grads[learner])
         metrics["critic_grad_norm"] = optax.global_norm(grads["value"])
-        return (optax.apply_updates(params, updates), opt_state), metrics
+        sound = jnp.isfinite(metrics["grad_norm"]) & jnp.isfinite(metrics["critic_grad_norm"])
+        sound &= jnp.abs(metrics["loss"]) <= config.max_loss  # false for NaN, too
+        new = optax.apply_updates(params, updates), new_opt_state
+        params, opt_state = jax.tree.map(partial(jnp.where, sound), new, (params, opt_state))
+        return (params, opt_state, jnp.where(sound, 0, skipped + 1)), metrics | {"sound": sound}
 
     def epoch(carry, keys):
         shuffle_key, dropout_key = keys
         rows = jax.random.permutation(shuffle_key, len(batch.valid)).reshape(-1, config.minibatch)
         return jax.lax.scan(minibatch_update, carry, (rows, jax.random.split(dropout_key, len(rows))))
 
-    carry = state.params, state.opt_state
+    carry = state.params, state.opt_state, state.skipped
     *keys, dropout_key = jax.random.split(key, config.epochs + 1)
     keys = jnp.stack(keys), jax.random.split(dropout_key, config.epochs)
-    (params, opt_state), metrics = jax.lax.scan(epoch, carry, keys)
-    mismatch = metrics.pop("log_ratio_abs")[0, 0]
-    metrics = {name: values.mean() for name, values in metrics.items()}
-    return params, opt_state, metrics | critic_metrics | {"logprob_mismatch": mismatch}
+    (params, opt_state, skipped), metrics = jax.lax.scan(epoch, carry, keys)
+    sound, mismatch = metrics.pop("sound"), metrics.pop("log_ratio_abs")[0, 0]
+    metrics = {  # none sound -> 0/0 -> NaN: there is no such figure
+        name: jnp.where(sound, values, 0.0).sum() / sound.sum() for name, values in metrics.items()
+    }
+    metrics |= critic_metrics
+    metrics |= {"logprob_mismatch": mismatch, "updates_skipped": (~sound).sum().astype(jnp.float32)}
+    return params, opt_state, skipped, metrics
 
 
 def learning_batch(
