@@ -27,8 +27,8 @@ BATCH = "data", "fsdp"  # what worlds, and rows of a batch, are cut over
 _COLUMN = r"(q_proj|k_proj|v_proj|gate_proj|up_proj|(linear_)?fc1|mlp_0)"  # out of these come heads, or MLP units
 _ROW = r"(o_proj|down_proj|out_proj|attn/proj|(linear_)?fc2|mlp_2)"  # and into these they go
 
-# Name of a parameter -> how its last axes are cut; the first rule that matches. Linear weights are [out, in]. Those
-# that no rule names are whole everywhere: norms, a tower's patches and positions, biases that are added once.
+# Name of a parameter -> how its last axes are cut; the first rule that matches. Linear weights are [out, in]. What
+# no rule names is whole everywhere: norms, a tower's patches and positions, biases that are added once.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(embed_tokens|lm_head)/weight", ("tensor", "fsdp")),  # rows of the vocabulary
     (rf"{_COLUMN}/weight", ("tensor", "fsdp")),
@@ -93,8 +93,9 @@ def use(mesh: Mesh | None) -> Iterator[None]:
         yield
 
 
-def batch_ways(sizes: Mapping[str, int]) -> int:
-    """Parts that a batch is cut into on a mesh of these sizes."""
+def batch_ways(sizes: Mapping[str, int] | None = None) -> int:
+    """Parts that a batch is cut into on a mesh of these sizes; None = on the ambient one."""
+    sizes = _sizes() if sizes is None else sizes
     return math.prod(sizes.get(axis, 1) for axis in BATCH)
 
 

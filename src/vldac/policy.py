@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray, UInt8
 
 from envs_jax import World
 from vldac.lanes import Observation
-from vldac.mesh import shard_batch, shard_params
+from vldac.mesh import batch_ways, shard_batch, shard_params
 from vldac.models import VLM, Inputs, KVCache, TowerWork, ValueHead, Visual, VLMConfig, create, lora
 from vldac.models.lora import LoRAConfig
 from vldac.models.value_head import REFERENCE_SIZES
@@ -379,12 +379,12 @@ class Policy:
             return score(hidden, tokens, states, left)
         chunks = -(-rows // chunk)
         chunk = -(-rows // chunks)  # as even as they come: fewer rows of padding
+        chunk = -(-chunk // batch_ways()) * batch_ways()  # each device scores its share of every chunk
 
         def cut(x):
             x = x.reshape(rows, *x.shape[2:])
-            return jnp.pad(x, ((0, chunks * chunk - rows), *[(0, 0)] * (x.ndim - 1))).reshape(
-                chunks, chunk, *x.shape[1:]
-            )
+            x = jnp.pad(x, ((0, chunks * chunk - rows), *[(0, 0)] * (x.ndim - 1)))
+            return shard_batch(x.reshape(chunks, chunk, *x.shape[1:]), axis=1)
 
         results = jax.lax.map(
             lambda part: jax.checkpoint(score)(*part), tuple(map(cut, (hidden, tokens, states, left)))
@@ -433,7 +433,7 @@ class Policy:
         if at_once == len(images):
             return model.encode_images(images, remat=self.config.remat)
         encode = jax.checkpoint(lambda part: model.encode_images(part, remat=self.config.remat))
-        visual = jax.lax.map(encode, images.reshape(-1, at_once, *images.shape[1:]))
+        visual = jax.lax.map(encode, shard_batch(images.reshape(-1, at_once, *images.shape[1:]), axis=1))
         features = visual.features.reshape(len(images), *visual.features.shape[2:])
         if visual.deepstack is None:
             return Visual(features)
