@@ -24,6 +24,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
+from experiments import runtime
 from experiments.build import build
 from experiments.config import ConfigError, RunConfig, from_json
 from experiments.display import show_results
@@ -34,8 +35,6 @@ from vldac.metrics import RunFileError
 from vldac.report import REPORT_FILE
 
 PROGRAM = "python -m experiments.run"
-# Of a GPU's memory JAX takes three quarters unless told otherwise; a training may have it nearly all.
-os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class Command:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
+    runtime.prepare()
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         parts = build(command.config)

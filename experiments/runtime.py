@@ -1,0 +1,31 @@
+"""What JAX is told before a command begins; anything that is already set in the environment stays as it is.
+
+* Compiled programs are kept between runs: the second run of a preset compiles nothing. In
+  `$XDG_CACHE_HOME/vldac/compilation`, that is `~/.cache/vldac/compilation`; `JAX_COMPILATION_CACHE_DIR` names another
+  folder, and `JAX_ENABLE_COMPILATION_CACHE=false` turns it off. At most 8 GiB, the longest unused goes first.
+* Of a GPU's memory JAX takes three quarters unless told otherwise; a training may have it nearly all
+  (`XLA_PYTHON_CLIENT_MEM_FRACTION`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+
+CACHE_BYTES = 8 * 2**30
+
+
+def prepare() -> None:
+    """Sets what is not set. To be called before anything runs on a device."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept by default."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "vldac" / "compilation"
