@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vldac.mesh import batch_ways
 from vldac.models import VLMConfig
 from vldac.policy import LOGITS_BYTES, images_at_once, logits_rows
 from vldac.train import Setup
@@ -57,24 +59,30 @@ class MemoryEstimate:
         return [*rows, f"at the worst moment {readable(self.peak)}"]
 
 
-def estimate(setup: Setup, model_config: VLMConfig, params: Any) -> MemoryEstimate:
-    """What a training needs.
+def estimate(
+    setup: Setup, model_config: VLMConfig, params: Any, sizes: Mapping[str, int] | None = None
+) -> MemoryEstimate:
+    """What a training needs of each device.
 
     Args:
       setup: of the training.
       model_config: the model's sizes.
       params: the policy's parameters, or their shapes and dtypes.
+      sizes: of the mesh's axes; None = one device. Activations count as if tensor parallelism did not cut them.
     """
+    sizes = sizes or {}
+    ways, cut = batch_ways(sizes), sizes.get("fsdp", 1) * sizes.get("tensor", 1)
     policy, rollout, optimizer = setup.policy, setup.rollout, setup.optimizer
     text, width = model_config.text, jnp.dtype(policy.dtype).itemsize
     prompt = policy.prompt
     prefix, context, answer = len(prompt.prefix), prompt.context_slots, policy.config.max_tokens
-    lanes, steps = rollout.worlds, rollout.worlds * rollout.steps
+    lanes, steps = rollout.worlds // ways, rollout.worlds * rollout.steps
 
     learner = "adapter" if "adapter" in params else "model"
-    trained = size_of(params[learner]) + size_of(params["value"])
-    frozen = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["model"])) * width
+    trained = (size_of(params[learner]) + size_of(params["value"])) // cut
+    frozen = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["model"])) * width // cut
     layers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["model"]["language_model"]["layers"]))
+    layers //= cut
     frames = policy.config.history
     tower = model_config.tower_work(*setup.world.image_shape[:2])
 
@@ -104,7 +112,7 @@ def estimate(setup: Setup, model_config: VLMConfig, params: Any) -> MemoryEstima
         "logits": 3 * 4 * lanes * text.vocab_size,
     }
 
-    part = optimizer.microbatch or optimizer.minibatch
+    part = (optimizer.microbatch or optimizer.minibatch) // ways
     slots = context + answer - 1
     tokens = part * slots + prefix
     per_layer = _layer_bytes(text, width, slots, prefix)

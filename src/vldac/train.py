@@ -26,6 +26,7 @@ from envs_jax import World
 from vldac import watch
 from vldac.algorithms import vl_dac
 from vldac.lanes import Lanes, Observation, begin
+from vldac.mesh import batch_specs, constrain, gather, param_specs, shard_batch, whole_specs
 from vldac.policy import Policy
 from vldac.returns import gae, normalise
 from vldac.rollout import RolloutConfig, Trajectory, rollout, rollout_metrics
@@ -166,6 +167,15 @@ class TrainState:
         """What the reference policy acts with. (Its value is never looked at.)"""
         return {"model": self.frozen, "value": self.params["value"]}
 
+    def specs(self) -> TrainState:
+        """How the state, or its shapes, lies on the ambient mesh: a `PartitionSpec` in place of every leaf."""
+        return whole_specs(self).replace(
+            params=param_specs(self.params),
+            opt_state=param_specs(self.opt_state),
+            frozen=param_specs(self.frozen),
+            lanes=batch_specs(self.lanes),
+        )
+
 
 @struct.dataclass
 class Batch:
@@ -194,7 +204,7 @@ def init(setup: Setup, params: Any, key: PRNGKeyArray) -> TrainState:
     def build(params, key):
         key, lanes_key = jax.random.split(key)
         lanes_keys = jax.random.split(lanes_key, setup.rollout.worlds)
-        return TrainState(
+        state = TrainState(
             iteration=jnp.int32(0),
             env_steps=jnp.int32(0),
             params=params,
@@ -206,6 +216,7 @@ def init(setup: Setup, params: Any, key: PRNGKeyArray) -> TrainState:
             lanes=begin(setup.world, lanes_keys, setup.policy.config.history),
             key=key,
         )
+        return constrain(state, state.specs())
 
     if "adapter" not in params:
         return build(params, key)
@@ -236,7 +247,7 @@ def iteration(setup: Setup, state: TrainState) -> tuple[TrainState, dict[str, Fl
     )
     metrics = {f"rollout/{name}": value for name, value in gathered.items()}
     metrics |= {f"train/{name}": value for name, value in train_metrics.items()}
-    return state, metrics
+    return constrain(state, state.specs()), gather(metrics)
 
 
 jit_iteration = jax.jit(iteration, static_argnums=0, donate_argnums=1)
@@ -267,7 +278,7 @@ def update(
         weights = batch.valid / jnp.maximum(batch.valid[rows].sum(), 1.0)
 
         def gradient(rows, key):
-            part = jax.tree.map(lambda leaf: leaf[rows], batch)
+            part = shard_batch(jax.tree.map(lambda leaf: leaf[rows], batch))
 
             def loss(params):
                 whole = state.replace(params=params).policy_params
@@ -350,7 +361,7 @@ def learning_batch(
         ).log_probs
 
     microbatch = setup.optimizer.microbatch or setup.optimizer.minibatch
-    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, microbatch, *leaf.shape[1:]), batch)
+    parts = shard_batch(jax.tree.map(lambda leaf: leaf.reshape(-1, microbatch, *leaf.shape[1:]), batch), axis=1)
     scores = jax.lax.map(score, parts)
     return batch.replace(reference_log_probs=scores.reshape(batch.old_log_probs.shape)), metrics
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from envs_jax import World
 from vldac.lanes import Observation, observe, observe_lanes, select
+from vldac.mesh import shard_batch
 from vldac.policy import Policy
 
 
@@ -124,7 +125,7 @@ def play(
     lanes, record = min(lanes, episodes), min(record, episodes)
     reset_key, key = jax.random.split(key)
     fresh = jax.vmap(world.reset)(jax.random.split(reset_key, episodes))  # [E, ...]
-    states = jax.tree.map(lambda leaf: leaf[:lanes], fresh)
+    states = shard_batch(jax.tree.map(lambda leaf: leaf[:lanes], fresh))
     steps, none = world.max_steps, jnp.zeros(episodes, jnp.int32)
     loop = _Loop(
         number=jnp.arange(lanes, dtype=jnp.int32),
