@@ -2,7 +2,7 @@
 
 * Compiled programs are kept between runs: the second run of a preset compiles nothing. They lie in
   `$XDG_CACHE_HOME/vldac/compilation`, which is `~/.cache/vldac/compilation` unless that is set;
-  `JAX_COMPILATION_CACHE_DIR` names another folder, `JAX_ENABLE_COMPILATION_CACHE=false` turns it off. 8 GiB at most,
+  `JAX_COMPILATION_CACHE_DIR` names another folder, `JAX_ENABLE_COMPILATION_CACHE=false` ends it. 8 GiB at most,
   the longest unused goes first.
 * Of a GPU's memory JAX takes three quarters unless told otherwise; a training may have it nearly all
   (`XLA_PYTHON_CLIENT_MEM_FRACTION`).
