@@ -6,6 +6,8 @@
   ones and at most a half-written folder, which says so by its name.
 * Every file is listed with its SHA-256. `restore` takes the newest checkpoint whose every byte is as it was
   written, and says which newer ones it had to pass over.
+* A leaf is whole in the files, however many devices held parts of it; it is restored onto whatever mesh `like`
+  is on. Of several processes the first one writes, and each reads for itself: the folder is one that all see.
 * Only whole checkpoints that enough newer whole ones stand in for are deleted; what cannot be read is left
   for its owner to look at. Orbax's `CheckpointManager` deletes by number alone, and believes what it finds;
   that is why Orbax writes the arrays here and this file does the rest.
@@ -38,6 +40,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental.multihost_utils import assert_equal
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from vldac.metrics import RunFileError
@@ -76,7 +80,9 @@ class Restored:
 
 
 class Checkpointer:
-    """Saves and restores the state of one run, which is one process. A context manager.
+    """Saves and restores the state of one run. A context manager.
+
+    Where a run has several processes, all of them call `save` and `restore`, in the same order.
 
     `close` it before the interpreter ends, or the last save may not be finished (never half done, though).
 
@@ -93,7 +99,7 @@ class Checkpointer:
             raise ValueError(f"keep is {keep}; accepted: 1 or more")
         self.folder = Path(folder).absolute()  # Orbax takes no relative path
         self.keep = keep
-        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        self._orbax = _orbax_checkpointer()
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
         self._whole: dict[Path, bool] = {}  # what has been read or written, and whether it was whole
@@ -137,9 +143,12 @@ class Checkpointer:
             )
         except TypeError as error:
             raise ValueError(f"extra cannot be saved as JSON: {error}") from error
+        whole = [_whole(leaf) for leaf in leaves.values()]
+        if jax.process_index():
+            return
         with _as_checkpoint_error("save", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        arrays = dict(zip(leaves, _copy_to_host(list(leaves.values())), strict=True))
+        arrays = dict(zip(leaves, _copy_to_host(whole), strict=True))
         self._pending = self._writer.submit(self._write, int(iteration), arrays, meta)
         if blocking:
             self.wait()
@@ -179,6 +188,8 @@ class Checkpointer:
             fault = self._check(path)
             if fault is None:
                 with _as_checkpoint_error("restore", path):
+                    if jax.process_count() > 1:
+                        assert_equal(iteration, "processes see different checkpoints; their folder must be shared")
                     state, extra = self._load(path, like)
                 return Restored(iteration, state, extra, self._interrupted(iteration) + notes)
             notes.append(f"{path}: {fault}; passed over")
@@ -329,9 +340,31 @@ def _key_impl(name: str, key: Any) -> str:
     return impl
 
 
+def _orbax_checkpointer() -> ocp.Checkpointer:
+    """Orbax's, for a process that works alone: what is between processes is settled before it is called."""
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    index = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process{index}"
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _whole(leaf: Any) -> Any:
+    """A leaf without its random key's type, and whole in this process, of which other processes may hold parts."""
+    if _is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return leaf
+    if not leaf.is_fully_replicated:
+        leaf = jax.jit(lambda x: x, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
+    return leaf.addressable_data(0)
+
+
 def _copy_to_host(leaves: Sequence[Any]) -> list[np.ndarray]:
     """Copies that stay as they are, whatever becomes of the leaves."""
-    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in leaves]
 
     def own(leaf, host):
         # From an accelerator `device_get` is a copy. On the CPU it may be a view of the device's own buffer,
@@ -360,14 +393,26 @@ def _like(array: np.ndarray, like: Any, key_impl: str | None) -> Any:
         return np.array(array)
     if not hasattr(like, "dtype") or isinstance(like, np.generic):
         return type(like)(array[()])
+    sharding = getattr(like, "sharding", None)
+    if isinstance(sharding, NamedSharding) and not getattr(like, "weak_type", False):
+        return _on_mesh(array, sharding, key_impl)
     placed = jax.device_put(np.array(array))
     if key_impl is not None:
         placed = jax.random.wrap_key_data(placed, impl=key_impl)
     elif getattr(like, "weak_type", False):
         # A dtype that gives way in promotions is part of the program; only an update in place keeps it.
         placed = jnp.zeros_like(like).at[...].set(placed)
-    committed = getattr(like, "committed", True) and getattr(like, "sharding", None) is not None
-    return jax.device_put(placed, like.sharding) if committed else placed
+    committed = getattr(like, "committed", True) and sharding is not None
+    return jax.device_put(placed, sharding) if committed else placed
+
+
+def _on_mesh(array: np.ndarray, sharding: NamedSharding, key_impl: str | None) -> jax.Array:
+    """The restored array, each device's part alone on it."""
+    array = np.array(array)  # of its own: on a CPU the device's array may be the host's memory
+    spec = (*sharding.spec, *[None] * (array.ndim - len(sharding.spec)))  # a key's data has one axis more
+    parts = NamedSharding(sharding.mesh, PartitionSpec(*spec))
+    placed = jax.make_array_from_callback(array.shape, parts, lambda index: array[index])
+    return placed if key_impl is None else jax.random.wrap_key_data(placed, impl=key_impl)
 
 
 def _first_difference(saved: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:
