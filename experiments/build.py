@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 import envs_jax
 from experiments.config import ConfigError, ModelConfig, RunConfig
 from vldac.imitation import Imitation
+from vldac.mesh import batch_ways
 from vldac.models import SIZES, VLMConfig
 from vldac.models.weights import check_weights, find_checkpoint, read_config
 from vldac.policy import Policy, init_params
@@ -38,6 +40,7 @@ class Parts:
 
     Attributes:
       config: where all this comes from.
+      mesh: the devices, None for the first one alone.
       checkpoint: the folder that the model's weights are read from, None where they are drawn.
       tokenizer: the model's.
       model_config: the model's sizes.
@@ -48,6 +51,7 @@ class Parts:
     """
 
     config: RunConfig
+    mesh: Mesh | None
     checkpoint: Path | None
     tokenizer: Tokenizer
     model_config: VLMConfig
@@ -60,6 +64,11 @@ class Parts:
     def random_published(self) -> bool:
         """Whether this is a model of a published size that has learnt nothing."""
         return self.checkpoint is None and self.config.model.preset not in ("nano", "mini")
+
+    @property
+    def mesh_sizes(self) -> dict[str, int]:
+        """Of the mesh's axes."""
+        return {} if self.mesh is None else dict(self.mesh.shape)
 
     def abstract_params(self) -> Any:
         """Shapes and dtypes of the policy's parameters."""
@@ -109,6 +118,9 @@ def build(config: RunConfig) -> Parts:
 
 
 def _build(config: RunConfig) -> Parts:
+    mesh = config.mesh.build()
+    if mesh is not None:
+        check_divides(config, batch_ways(mesh.shape))
     checkpoint, tokenizer, model_config = open_model(config.model)
     worlds = {name: envs_jax.make(name) for name in (config.world, *config.evaluation.unseen)}
     policies = {
@@ -137,6 +149,7 @@ def _build(config: RunConfig) -> Parts:
     )
     return Parts(
         config=config,
+        mesh=mesh,
         checkpoint=checkpoint,
         tokenizer=tokenizer,
         model_config=model_config,
@@ -145,6 +158,25 @@ def _build(config: RunConfig) -> Parts:
         worlds=worlds,
         policies=policies,
     )
+
+
+def check_divides(config: RunConfig, ways: int) -> None:
+    """Finds out whether what is shared out over a mesh can be shared out evenly.
+
+    Args:
+      ways: parts that worlds and batches are cut into, data x fsdp.
+
+    Raises:
+      ConfigError: a size that does not divide.
+    """
+    optimizer, imitation = config.optimizer, config.imitation
+    part = "microbatch" if optimizer.microbatch else "minibatch"
+    shared = {"rollout.worlds": config.rollout.worlds, f"optimizer.{part}": getattr(optimizer, part)}
+    if imitation.steps:
+        shared["imitation.worlds"] = imitation.worlds
+    for name, size in shared.items():
+        if size % ways:
+            raise ConfigError(f"{name} is {size}; accepted: multiples of mesh.data x mesh.fsdp, which is {ways}")
 
 
 def open_model(config: ModelConfig) -> tuple[Path | None, Tokenizer, VLMConfig]:

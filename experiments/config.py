@@ -17,6 +17,7 @@ from typing import Any, Literal
 import envs_jax
 from vldac.algorithms.vl_dac import VLDACConfig
 from vldac.imitation import ImitationConfig
+from vldac.mesh import MeshConfig
 from vldac.models.lora import LoRAConfig
 from vldac.policy import PolicyConfig
 from vldac.rollout import RolloutConfig
@@ -108,6 +109,7 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self):
         known_world("world", self.world)

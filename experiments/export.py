@@ -13,6 +13,7 @@ From the run's newest whole checkpoint, so also from a run that has not ended. E
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from experiments.job import CONFIG_FILE
 from experiments.model_card import model_card
 from experiments.restore import policy_params
 from experiments.run import read_config
+from vldac.mesh import MeshConfig
 from vldac.metrics import RunFileError, read_summary
 from vldac.models.export import SHARD_BYTES, save_adapter, save_model, save_value_head, whole
 from vldac.text.chat import CHAT_TEMPLATE
@@ -91,7 +93,8 @@ def export(command: Export) -> dict[str, str]:
     if not (command.merged or config.model.lora.rank):
         raise ValueError("--no-merged of a run without LoRA leaves nothing; accepted: leave it out")
     with whole(command.target) as folder:
-        parts = build(config)
+        # On one device, whatever the run had: its checkpoints fit every mesh.
+        parts = build(dataclasses.replace(config, mesh=MeshConfig()))
         contents = _write(folder, command, parts)
         contents = {CARD_FILE: "this card", **contents}
         (folder / CARD_FILE).write_text(model_card(parts, read_summary(command.run), contents), encoding="utf-8")

@@ -3,6 +3,8 @@
 * What has been done is on disk before the next stage begins, so a run that is killed goes on where it stood
   (`resume`) and gives the same numbers: every stage draws from a key of its own, made from the seed.
 * Programs are compiled ahead of time, each once, and the time for that is booked apart from what they do.
+* On a mesh of devices everything is on all of them. Where several processes share the mesh, all go through the
+  same stages, and only the first one writes and prints.
 * The first Ctrl-C (or SIGTERM) ends the run after the iteration that is running: saved, reported, resumable.
 """
 
@@ -20,6 +22,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from rich.console import Console
 from rich.text import Text
 
@@ -39,7 +42,7 @@ from experiments.restore import (
     saved_part,
     stage_key,
 )
-from vldac import __version__, imitation, memory, train, watch
+from vldac import __version__, imitation, memory, mesh, train, watch
 from vldac.checkpoint import Checkpointer
 from vldac.evaluate.statistics import mean_interval, wilson
 from vldac.evaluate.worlds import Recording, Results, play_policy, play_scripted
@@ -54,8 +57,9 @@ CONFIG_FILE = "config.json"
 _CHUNK = 10  # warm-start updates of one program: often enough for a progress bar
 _SPLIT_RUNS = 3  # rollouts that are timed alone
 
-_evaluate = jax.jit(play_policy, static_argnums=(0, 1, 4, 5, 6))
-_baselines = jax.jit(play_scripted, static_argnums=(0, 2))
+# What they give is read on the host, in every process.
+_evaluate = jax.jit(lambda *args: mesh.gather(play_policy(*args)), static_argnums=(0, 1, 4, 5, 6))
+_baselines = jax.jit(lambda *args: mesh.gather(play_scripted(*args)), static_argnums=(0, 2))
 
 
 class Clock:
@@ -92,7 +96,7 @@ class Interrupt:
     """Turns the first Ctrl-C or SIGTERM into a wish to stop; the second one aborts as ever."""
 
     def __init__(self, console: Console):
-        self.wanted = False
+        self._wished = False
         self._console = console
         self._previous: dict[int, Any] = {}
 
@@ -105,8 +109,16 @@ class Interrupt:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether to stop. All processes ask at the same moments and get the same answer: any of them may wish,
+        and none goes on to wait for one that has stopped."""
+        if jax.process_count() == 1:
+            return self._wished
+        return bool(process_allgather(np.array(self._wished)).any())
+
     def _wish(self, number: int, frame: Any) -> None:
-        self.wanted = True
+        self._wished = True
         signal.signal(number, signal.default_int_handler)
         self._console.print("[yellow]Stopping after this iteration. Once more to abort at once.[/]")
 
@@ -129,6 +141,7 @@ class Job:
         self.run_dir = run_dir
         self.console = console
         self.clock = Clock()
+        self._writes = jax.process_index() == 0  # the run's files, all but what a checkpoint needs of others
         self._programs: dict[Any, Callable] = {}
         self._memory = memory.device_memory()
         self._wrong: set[str] = set()  # conditions that hold at present
@@ -149,12 +162,13 @@ class Job:
           DoesNotFit: the compiler says that an iteration needs more memory than there is.
         """
         config, setup = self.parts.config, self.parts.setup
-        if not resume:
+        if not resume and self._writes:
             write_atomically(self.run_dir / CONFIG_FILE, to_json(config).encode())
             write_summary(self.run_dir, self.parts.facts())
         # Where the model computes in float32 it shall be float32: GPUs and TPUs would round products to less.
         precise = "highest" if config.model.dtype == "float32" else "default"
         with (
+            mesh.use(self.parts.mesh),
             jax.default_matmul_precision(precise),
             Interrupt(self.console) as interrupt,
             Checkpointer(self.run_dir / CHECKPOINT_FOLDER, config.checkpoint.keep) as checkpoints,
@@ -175,7 +189,8 @@ class Job:
                 self._split_time(state, display)
             display.stage("report")
             summary = self._summarise(state, interrupted=interrupt.wanted)
-            write_report(self.run_dir)
+            if self._writes:
+                write_report(self.run_dir)
         return summary
 
     def _key(self, stage: int) -> jax.Array:
@@ -228,7 +243,8 @@ class Job:
         config, setup = self.parts.config, self.parts.setup
         done = int(state.iteration)
         display.stage("training", total=setup.iterations, completed=done)
-        with MetricsWriter(self.run_dir, resume_from_iteration=done) as metrics_file:
+        writer = MetricsWriter(self.run_dir, resume_from_iteration=done) if self._writes else None
+        with writer or contextlib.nullcontext():
             saved = done
             while done < setup.iterations and not interrupt.wanted:
                 step = self._compiled("iteration", train.jit_iteration, setup, state)
@@ -255,7 +271,8 @@ class Job:
                     results, _ = self._play(config.world, state.policy_params, key)
                     record[f"eval/{config.world}/success_rate"] = float(results.success.mean())
                 # The line first: a kill in between leaves one too many, which resuming forgets again.
-                metrics_file.write(record)
+                if writer is not None:
+                    writer.write(record)
                 display.advance(record)
                 diverged = int(state.skipped) >= config.optimizer.max_skipped
                 if done % config.checkpoint.every == 0 or diverged:
@@ -307,11 +324,11 @@ class Job:
                 key = jax.random.fold_in(self._key(EVALUATION), number)
                 results, recording = self._play(name, state.policy_params, key)
                 note(summary, name, label, results)
-                if name == self.parts.config.world:
-                    save_episodes(
-                        self.run_dir, label, episodes_of(policy, self.parts.worlds[name], results, recording)
-                    )
-                write_summary(self.run_dir, summary)
+                if self._writes:
+                    if name == self.parts.config.world:
+                        world = self.parts.worlds[name]
+                        save_episodes(self.run_dir, label, episodes_of(policy, world, results, recording))
+                    write_summary(self.run_dir, summary)
             display.advance({})
 
     def _baseline(self, summary: dict[str, Any], name: str, key: jax.Array) -> None:
@@ -359,7 +376,7 @@ class Job:
             "seconds": seconds,
             "device_memory_bytes": {
                 "estimated": memory.estimate(
-                    self.parts.setup, self.parts.model_config, self.parts.abstract_params()
+                    self.parts.setup, self.parts.model_config, self.parts.abstract_params(), self.parts.mesh_sizes
                 ).peak,
                 "counted by the compiler": self._counted,
                 "at the worst moment": memory.device_peak(),
@@ -368,7 +385,8 @@ class Job:
             "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "versions": versions(),
         }
-        write_summary(self.run_dir, summary)
+        if self._writes:
+            write_summary(self.run_dir, summary)
         return summary
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.build import Parts
-from vldac import train
+from vldac import mesh, train
 from vldac.checkpoint import Checkpointer, CheckpointError, Restored
 from vldac.models.weights import load_params
 from vldac.policy import init_params
@@ -41,7 +41,8 @@ def initial_params(parts: Parts) -> dict[str, Any]:
     if parts.checkpoint is not None:
         # What is trained is float32, what lies under an adapter is kept in what is computed in.
         kept = dtype if config.lora.rank else jnp.float32
-        model = load_params(parts.checkpoint, parts.model_config, param_dtype=kept)
+        where = mesh.placement(parts.mesh)
+        model = load_params(parts.checkpoint, parts.model_config, param_dtype=kept, sharding=where)
     key = stage_key(parts, WEIGHTS)
     return init_params(parts.model_config, key, config.value_head, config.lora, dtype, model)
 
@@ -62,9 +63,12 @@ def restore_state(parts: Parts, checkpoints: Checkpointer) -> Restored | None:
         parts.abstract_params(),
         stage_key(parts, TRAINING),
     )
-    restored = checkpoints.restore(saved_part(like))
+    with mesh.use(parts.mesh):
+        like = mesh.placed(like, like.specs(), parts.mesh)
+        restored = checkpoints.restore(saved_part(like))
     if restored is not None and restored.state.frozen is None:
-        state = restored.state.replace(frozen=initial_params(parts)["model"])
+        with mesh.use(parts.mesh):
+            state = restored.state.replace(frozen=initial_params(parts)["model"])
         restored = Restored(restored.iteration, state, restored.extra, restored.notes)
     return restored
 

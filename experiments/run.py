@@ -5,6 +5,8 @@
     python -m experiments.run --config runs/NAME/config.json    the same run again
     python -m experiments.run --resume runs/NAME                go on with a run that was stopped
 
+On several hosts each starts the same command with `--distributed` and a `--name`, see `experiments.processes`.
+
 Exit codes: 0 done, or stopped by Ctrl-C and saved; 2 a configuration that can not be run (nothing was written);
 1 anything else.
 """
@@ -20,17 +22,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from experiments import runtime
-from experiments.build import build
+from experiments import processes, runtime
+from experiments.build import Parts, build
 from experiments.config import ConfigError, RunConfig, from_json
 from experiments.display import show_results
 from experiments.job import CONFIG_FILE, Diverged, Job
 from experiments.presets import PRESETS
-from vldac import memory
+from vldac import memory, mesh
 from vldac.metrics import RunFileError
 from vldac.report import REPORT_FILE
 
@@ -56,21 +59,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     runtime.prepare()
     try:
-        command = parse(sys.argv[1:] if arguments is None else arguments)
+        arguments = processes.join(sys.argv[1:] if arguments is None else arguments, PROGRAM)
+        command = parse(arguments)
         parts = build(command.config)
-        needed = memory.estimate(parts.setup, parts.model_config, parts.abstract_params())
+        needed = memory.estimate(parts.setup, parts.model_config, parts.abstract_params(), parts.mesh_sizes)
         memory.check(parts.setup, needed.peak, memory.device_memory(), "estimate")
         claim(command)
     except (ConfigError, memory.DoesNotFit) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
-    console = Console()
+    console = Console(quiet=jax.process_index() > 0)
     # Text, not markup: a path may hold brackets.
     heading = f"{command.run_dir}  {command.config.world}, seed {command.config.seed}"
     console.print(Text(heading, style="bold"), soft_wrap=True)
     for number, line in enumerate(needed.lines()):
         console.print(Text(f"{'memory: ' if number == 0 else '        '}{line}", style="dim"), soft_wrap=True)
+    if parts.mesh is not None:
+        console.print(Text(mesh_line(parts), style="dim"), soft_wrap=True)
     if parts.random_published:
         console.print(
             Text(f"{parts.config.model.preset} without --model.path: random weights, for measurements only."),
@@ -82,6 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RunFileError, Diverged, memory.DoesNotFit) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(f"error: {lost(error, command)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"aborted; to go on: {PROGRAM} --resume {command.run_dir}", file=sys.stderr)
         return 1
@@ -89,6 +100,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if summary["interrupted"]:
         console.print(Text(f"Stopped and saved. To go on: {PROGRAM} --resume {command.run_dir}"), soft_wrap=True)
     return 0
+
+
+def mesh_line(parts: Parts) -> str:
+    """For people: the mesh, and what it leaves whole on every device for want of a common divisor."""
+    sizes = parts.mesh_sizes
+    line = f"mesh: {' x '.join(f'{name} {size}' for name, size in sizes.items())}"
+    if jax.process_count() > 1:
+        line += f", {jax.process_count()} processes"
+    whole = mesh.kept_whole(parts.abstract_params(), sizes)
+    return f"{line}; does not divide, so whole on every device: {', '.join(whole)}" if whole else line
+
+
+def lost(error: Exception, command: Command) -> str:
+    """What an error of the devices means where there are several processes."""
+    reason = " ".join(str(error).split())[:300]
+    return (
+        f"process {jax.process_index()} of {jax.process_count()} can not go on; most likely another one has died. "
+        f"When all have stopped, start them again with --resume {command.run_dir}. ({reason})"
+    )
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -117,9 +147,12 @@ def parse(arguments: Sequence[str]) -> Command:
     config = tyro.cli(RunConfig, prog=f"{PROGRAM} [PRESET]", description=help_text(), args=rest, default=base)
 
     if known.resume is not None:
-        if changed := difference(base, config):
+        # A run may go on with other devices than it began with.
+        if changed := difference(dataclasses.replace(base, mesh=config.mesh), config):
             raise ConfigError(f"{changed}; accepted: what the run began with (leave the flag out)")
         return Command(config, known.resume, resume=True)
+    if jax.process_count() > 1 and not config.name:
+        raise ConfigError("name is empty; accepted: one that all processes of the run are given (--name)")
     name = config.name or f"{config.world.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
     return Command(dataclasses.replace(config, name=name), Path(config.folder) / name, resume=False)
 
@@ -130,7 +163,7 @@ def claim(command: Command) -> None:
     Raises:
       ConfigError: there is a run already, or the folder can not be written.
     """
-    if command.resume:
+    if command.resume or jax.process_index():  # the first process makes it for all
         return
     try:
         command.run_dir.mkdir(parents=True, exist_ok=True)
@@ -188,6 +221,7 @@ def help_text() -> str:
         "",
         "--config FILE starts from the config.json of another run.",
         "--resume FOLDER goes on with a run that was stopped.",
+        *processes.HELP,
     ]
     return "\n".join(lines)
 

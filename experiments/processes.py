@@ -1,0 +1,59 @@
+"""Several processes as one run, each the same command: on the hosts of a TPU slice, or one for each GPU host.
+
+* JAX finds the others by itself where a launcher says who they are (Slurm, Open MPI, Kubernetes, TPU slices);
+  else three flags tell. Nothing of ours goes between processes: they run one program on one mesh.
+* It must happen before anything touches a device, so before the configuration is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import jax
+
+from experiments.config import ConfigError
+
+HELP = (
+    "--distributed joins the processes of the cluster that JAX finds; without one that it knows:",
+    "--coordinator HOST:PORT --processes N --process I, where process 0 listens at HOST:PORT.",
+)
+
+
+def join(arguments: Sequence[str], program: str) -> list[str]:
+    """Joins the other processes of the run, where the command line asks for it, and waits for them.
+
+    Returns:
+      The other arguments.
+
+    Raises:
+      ConfigError: the flags are incomplete or wrong, or JAX does not know the cluster.
+    """
+    parser = argparse.ArgumentParser(prog=program, add_help=False, allow_abbrev=False)
+    parser.add_argument("--distributed", action="store_true")
+    parser.add_argument("--coordinator")
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--process", type=int)
+    asked, rest = parser.parse_known_args(arguments)
+    told = asked.coordinator, asked.processes, asked.process
+    if told == (None, None, None):
+        if asked.distributed:
+            _initialize()
+    elif None in told:
+        raise ConfigError("coordinator, processes and process go together; accepted: all three, or --distributed")
+    elif not 0 <= asked.process < asked.processes:
+        raise ConfigError(
+            f"process is {asked.process}; accepted: 0 to processes - 1, which is {asked.processes - 1}"
+        )
+    else:
+        _initialize(*told)
+    return rest
+
+
+def _initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+    try:
+        jax.distributed.initialize(coordinator, processes, process)
+    except (ValueError, RuntimeError) as error:  # JaxRuntimeError, where nobody answers, is one
+        asked = "distributed" if coordinator is None else f"coordinator {coordinator}"
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{asked}: the processes can not be joined ({reason[:300]})") from error
