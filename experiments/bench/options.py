@@ -1,0 +1,174 @@
+"""The command line of the benchmark: what is measured, of which run, how often."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import envs_jax
+from experiments.build import Parts, build
+from experiments.config import ConfigError, EvaluationConfig, RunConfig
+from experiments.presets import PRESETS
+from vldac.policy import Policy
+from vldac.text.prompt import task_text
+from vldac.text.tokenizer import encode
+
+PIECES = {
+    "worlds": "steps and frames of the worlds, without a model",
+    "decode": "observations to answers: the prompt, the answer, both",
+    "rollout": "worlds and model together, one iteration's experience",
+    "update": "learning from one iteration's experience, the reference pass included",
+    "iteration": "rollout and update as the one program that a run repeats",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured.
+
+    Attributes:
+      run: the configuration whose work is timed.
+    """
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    json: str = ""
+    """File to write all figures to; "" = only the table."""
+    repeats: int = 5
+    """Times that each program is timed, after one that is not."""
+    prompt_tokens: int = 0
+    """Tokens of the static text: the task is made longer until it has them. 0 = as the world has it."""
+    numbers: tuple[int, ...] = ()
+    """Worlds side by side, for `worlds`; none = 64 256 on a CPU, 256 1024 4096 elsewhere."""
+    peer: bool = False
+    """Time torch, transformers and peft on the same decode and update, too."""
+
+    def check(self) -> None:
+        """Raises ConfigError for a value that can not be."""
+        if self.repeats < 1:
+            raise ConfigError(f"repeats is {self.repeats}; accepted: 1 or more")
+        if self.prompt_tokens < 0:
+            raise ConfigError(f"prompt_tokens is {self.prompt_tokens}; accepted: 0 or more")
+        if any(number < 1 for number in self.numbers):
+            raise ConfigError(f"numbers is {self.numbers}; accepted: numbers of worlds, 1 or more")
+        if self.json and not Path(self.json).absolute().parent.is_dir():
+            raise ConfigError(f"json is {self.json!r}; accepted: a file in a folder that is there")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command line asked for.
+
+    Attributes:
+      pieces: of `PIECES`, in their order.
+      worlds: names of the worlds for the piece "worlds".
+      options: everything else.
+    """
+
+    pieces: tuple[str, ...]
+    worlds: tuple[str, ...]
+    options: Any
+
+
+def parse(
+    arguments: Sequence[str], program: str, kind: type = Options, pieces: Sequence[str] = (*PIECES,)
+) -> Command:
+    """Reads `[PIECE] [PRESET] [flags]`.
+
+    Args:
+      arguments: of the command line.
+      program: as it was called, for messages.
+      kind: `Options` or what adds flags to it.
+      pieces: those that may be asked for; all of them without a name.
+
+    Raises:
+      ConfigError: what it asks for can not be.
+      SystemExit: `--help` (code 0), or a flag that is wrong by itself (code 2, told on standard error).
+    """
+    rest = list(arguments)
+    words = [rest.pop(0) for _ in itertools.takewhile(lambda word: not word.startswith("-"), arguments)]
+    asked = (words.pop(0),) if words and words[0] in pieces else tuple(pieces)
+    preset = words.pop(0) if words else "nano"
+    if preset not in PRESETS:
+        raise ConfigError(f"{preset!r} is no piece and no preset; accepted: {', '.join((*pieces, *PRESETS))}")
+    if words:
+        raise ConfigError(f"{words[0]!r} is one word too many; accepted: one piece and one preset")
+    base = PRESETS[preset]()
+    base = dataclasses.replace(base, evaluation=EvaluationConfig(unseen=()))  # nothing is evaluated
+    options = tyro.cli(
+        kind, prog=f"{program} [PIECE] [PRESET]", description=_help(pieces), args=rest, default=kind(run=base)
+    )
+    options.check()
+    chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chosen.add_argument("--world")
+    named = chosen.parse_known_args(rest)[0].world is not None
+    return Command(asked, (options.run.world,) if named else envs_jax.names(), options)
+
+
+def _help(pieces: Sequence[str]) -> str:
+    lines = [
+        "Measure speed beside what this device could do at best.",
+        "",
+        "PIECE (default: all of them) is one of:",
+    ]
+    lines += [f"  {name}: {what}" for name, what in PIECES.items() if name in pieces]
+    lines += ["", f"PRESET (default nano) is one of: {', '.join(PRESETS)}"]
+    return "\n".join(lines)
+
+
+def parts_of(options: Options) -> Parts:
+    """What is to be timed, its prompt as long as was asked for.
+
+    Raises:
+      ConfigError: parts that do not fit each other, or a prompt that is longer already.
+    """
+    parts = build(options.run)
+    if not options.prompt_tokens:
+        return parts
+    config, old = parts.config, parts.setup
+    world = _told(old.world, _longer(parts, options.prompt_tokens))
+    policy = Policy.build(
+        world,
+        parts.tokenizer,
+        parts.model_config,
+        config.policy,
+        config.model.value_head,
+        old.policy.dtype,
+        config.model.lora,
+    )
+    return dataclasses.replace(parts, setup=dataclasses.replace(old, world=world, policy=policy))
+
+
+def _told(world: envs_jax.World, instruction: str) -> envs_jax.World:
+    """The same world with other words for its task."""
+    told = copy.copy(world)
+    object.__setattr__(told, "instruction", instruction)  # worlds are frozen; this one is ours alone
+    return told
+
+
+def _longer(parts: Parts, wanted: int) -> str:
+    """The world's instruction with more words, so that the prompt's static text has `wanted` tokens."""
+    world, have = parts.setup.world, len(parts.setup.policy.prompt.prefix)
+
+    def added(instruction: str) -> int:
+        told = [
+            encode(parts.tokenizer, task_text(text, world.actions)) for text in (world.instruction, instruction)
+        ]
+        return have + len(told[1]) - len(told[0])
+
+    if wanted < have:
+        raise ConfigError(f"prompt_tokens is {wanted}; accepted: 0, or {have} (the world's own text) or more")
+    text = world.instruction
+    while added(longer := f"{text} and") <= wanted:
+        text = longer
+    for letters in ("", "?", "?x", "?x!", "?x!y", "?x!y;"):  # less than a word's tokens are missing
+        if added(text + letters) == wanted:
+            return text + letters
+    raise ConfigError(f"prompt_tokens is {wanted}, which this tokenizer does not hit; accepted: {added(text)}")

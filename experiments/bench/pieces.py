@@ -1,0 +1,321 @@
+"""What is timed. Weights are drawn on the device and are arguments of every program, never constants in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray
+
+import envs_jax
+from experiments.bench import work
+from experiments.bench.measure import compile_ahead, timed
+from experiments.bench.table import Row
+from experiments.bench.work import Number
+from experiments.build import Parts
+from experiments.restore import TRAINING, initial_params, stage_key
+from vldac import train
+from vldac.lanes import Observation, ResetPool, advance, begin, select
+from vldac.policy import Policy
+from vldac.rollout import Trajectory, rollout
+
+_WORLD_STEPS = 16  # of one program; what surrounds them then counts little
+_NUMBERS = {"cpu": (64, 256)}
+_MOST_NUMBERS = (256, 1024, 4096)
+
+Tell = Callable[[str], None]
+
+
+def measure_worlds(names: Sequence[str], numbers: Sequence[int], repeats: int, tell: Tell) -> list[Row]:
+    """Steps with random actions, episodes that end replaced as in a rollout; without and with frames."""
+    rows = []
+    for name in names:
+        world = envs_jax.make(name)
+        for number in numbers or _NUMBERS.get(jax.default_backend(), _MOST_NUMBERS):
+            tell(f"worlds: {number:,} x {name}")
+            for what, run in (("step", _steps), ("step and render", _frames)):
+                program = compile_ahead(jax.jit(run, static_argnums=(0, 1)), world, number, jax.random.key(0))
+                steps = number * _WORLD_STEPS
+                rows.append(
+                    Row(
+                        piece="worlds",
+                        what=f"{name}, {what}",
+                        size={"worlds": number, "steps": _WORLD_STEPS},
+                        seconds=timed(lambda program=program: program.call(jax.random.key(0)), repeats),
+                        counts={"env_steps": steps} | ({"frames": steps} if run is _frames else {}),
+                        compile_seconds=program.compile_seconds,
+                        device_bytes=program.device_bytes,
+                    )
+                )
+    return rows
+
+
+def _steps(world: Any, number: int, key: PRNGKeyArray) -> Any:
+    """`_WORLD_STEPS` random steps of every world, no frames."""
+    reset_key, pool_key, key = jax.random.split(key, 3)
+    states = jax.vmap(world.reset)(jax.random.split(reset_key, number))
+    pool = ResetPool.create(world, pool_key, number)
+
+    def one(carry, key):
+        states, pool, reward = carry
+        states, step = jax.vmap(world.step)(states, _random_actions(world, number, key))
+        fresh, pool = pool.take(ended := step.terminated | step.truncated)
+        return (select(ended, fresh, states), pool, reward + step.reward), None
+
+    carry = states, pool, jnp.zeros(number)
+    return jax.lax.scan(one, carry, jax.random.split(key, _WORLD_STEPS))[0]
+
+
+def _frames(world: Any, number: int, key: PRNGKeyArray) -> Any:
+    """The same by way of a rollout's own lanes, which hold the last frame of every world."""
+    reset_key, pool_key, key = jax.random.split(key, 3)
+    lanes = begin(world, jax.random.split(reset_key, number), history=1)
+    pool = ResetPool.create(world, pool_key, number)
+
+    def one(carry, key):
+        lanes, outcome, pool = advance(world, carry[0], _random_actions(world, number, key), carry[1], history=1)
+        return (lanes, pool), outcome.step.reward.sum()
+
+    return jax.lax.scan(one, (lanes, pool), jax.random.split(key, _WORLD_STEPS))
+
+
+def _random_actions(world: Any, number: int, key: PRNGKeyArray) -> Int[Array, " b"]:
+    return jax.random.randint(key, (number,), 0, len(world.actions), jnp.int32)
+
+
+class Model:
+    """Times what a model is part of, on the parameters of a run before its first iteration.
+
+    Args:
+      parts: of the run.
+      repeats: times that each program is timed.
+      tell: is told what goes on.
+    """
+
+    def __init__(self, parts: Parts, repeats: int, tell: Tell):
+        tell("drawing weights")
+        self.parts, self.repeats, self.tell = parts, repeats, tell
+        self.setup = parts.setup
+        self.sizes = work.Sizes.of(parts)
+        params = initial_params(parts)
+        self.state = jax.block_until_ready(train.init(self.setup, params, stage_key(parts, TRAINING)))
+
+    @property
+    def _prefix(self) -> int:
+        return len(self.setup.policy.prompt.prefix)
+
+    def _row(self, piece: str, what: str, size: dict[str, int], **values: Any) -> Row:
+        lanes = {} if piece == "update" else {"lanes": self.setup.rollout.worlds}
+        shape = {"static": self._prefix, "context": self.setup.policy.prompt.context_slots}
+        return Row(piece, what, {**lanes, **size, **shape}, dtype=self.sizes.dtype, **values)
+
+    def decode(self) -> list[Row]:
+        """Observations of as many worlds as a rollout has, every frame there, to values and to answers."""
+        self.tell("decode")
+        policy, lanes = self.setup.policy, self.setup.rollout.worlds
+        params, key = self.state.policy_params, jax.random.key(1)
+        observation = _noise(self.state.lanes.observation, key)
+        context = float(_context_tokens(policy, observation).mean())
+        images = policy.config.history
+
+        once = compile_ahead(jax.jit(policy.prepare), params)
+        once_seconds = timed(lambda: once.call(params), self.repeats)
+        prepared = once.call(params)
+        value = compile_ahead(jax.jit(policy.value), prepared, observation)
+        value_seconds = timed(lambda: value.call(prepared, observation), self.repeats)
+        act = compile_ahead(jax.jit(policy.act), prepared, observation, key)
+        act_seconds = timed(lambda: act.call(prepared, observation, key), self.repeats)
+
+        mask = np.asarray(act.call(prepared, observation, key).mask)
+        alive = [int(count) for count in mask.sum(0) if count]
+        tokens = {"useful_tokens": int(mask.sum()), "loop_tokens": lanes * len(alive)}
+        size = {"answer": len(alive)}
+        prompt = [
+            *work.frames(self.sizes, lanes * images),
+            *work.prompt(self.sizes, lanes, self._prefix, context),
+        ]
+        answers = work.answers(self.sizes, alive, self._prefix, context)
+        program = {"compile_seconds": act.compile_seconds, "device_bytes": act.device_bytes}
+        rows = [
+            self._row(
+                "decode",
+                "once a rollout",
+                {},
+                seconds=once_seconds,
+                counts={},
+                stages=work.static_text(self.sizes, self._prefix),
+                compile_seconds=once.compile_seconds,
+                device_bytes=once.device_bytes,
+            ),
+            self._row(
+                "decode",
+                "prompt",
+                {},
+                seconds=value_seconds,
+                counts={},
+                stages=prompt,
+                compile_seconds=value.compile_seconds,
+                device_bytes=value.device_bytes,
+            ),
+            self._row(
+                "decode",
+                "prompt and answer",
+                size,
+                seconds=act_seconds,
+                counts=tokens,
+                stages=[*prompt, *answers],
+                **program,
+            ),
+        ]
+        # The fastest less the fastest, and so on: on a device that others use, too, it may still be nothing.
+        rest = tuple(whole - part for whole, part in zip(sorted(act_seconds), sorted(value_seconds), strict=True))
+        if min(rest) > 0:
+            note = "the time of prompt and answer, less that of the prompt alone"
+            rows.append(
+                self._row("decode", "answer", size, seconds=rest, counts=tokens, stages=answers, notes=[note])
+            )
+        return rows
+
+    def rollout(self) -> list[Row]:
+        """One iteration's experience, from the first observations on."""
+        self.tell("rollout")
+        setup, state = self.setup, self.state
+
+        def gather(params, lanes, key):
+            return rollout(setup.policy, setup.world, params, lanes, key, setup.rollout)[1]
+
+        args = state.policy_params, state.lanes, jax.random.key(2)
+        program = compile_ahead(jax.jit(gather), *args)
+        seconds = timed(lambda: program.call(*args), self.repeats)
+        trajectory = program.call(*args)
+        tokens, steps = int(trajectory.response.mask.sum()), int(trajectory.valid.sum())
+        context = float(_context_tokens(setup.policy, trajectory.observation).mean())
+        return [
+            self._row(
+                "rollout",
+                "experience",
+                {"steps": setup.rollout.steps},
+                seconds=seconds,
+                counts={"useful_tokens": tokens, "env_steps": steps},
+                stages=self._rollout_work(steps, tokens, context),
+                compile_seconds=program.compile_seconds,
+                device_bytes=program.device_bytes,
+            )
+        ]
+
+    def update(self) -> list[Row]:
+        """Learning from an iteration's experience in which every answer is as long as it may be."""
+        self.tell("update")
+        setup, state, key = self.setup, self.state, jax.random.key(3)
+        trajectory = _full(setup, state, key)
+        program = compile_ahead(jax.jit(train.update, static_argnums=0), setup, state, trajectory, key)
+        seconds = timed(lambda: program.call(state, trajectory, key), self.repeats)
+        steps = setup.rollout.worlds * setup.rollout.steps
+        tokens = steps * setup.policy.config.max_tokens
+        context = float(_context_tokens(setup.policy, trajectory.observation).mean())
+        return [
+            self._row(
+                "update",
+                "reference and epochs",
+                self._update_size,
+                seconds=seconds,
+                counts={"useful_tokens": tokens, "env_steps": steps},
+                stages=self._update_work(steps, tokens, context),
+                compile_seconds=program.compile_seconds,
+                device_bytes=program.device_bytes,
+            )
+        ]
+
+    def iteration(self) -> list[Row]:
+        """What a run repeats, from one state to the next. The first state is gone afterwards."""
+        self.tell("iteration")
+        setup = self.setup
+        program = compile_ahead(train.jit_iteration, setup, self.state)
+        done = []
+
+        def step():
+            self.state, metrics = program.call(self.state)
+            done.append(metrics)
+            return self.state, metrics
+
+        seconds = timed(step, self.repeats)
+        steps, tokens = (
+            float(np.mean([float(metrics[f"rollout/{name}"]) for metrics in done[1:]]))
+            for name in ("env_steps", "tokens")
+        )
+        context = float(_context_tokens(setup.policy, self.state.lanes.observation).mean())
+        return [
+            self._row(
+                "iteration",
+                "rollout and update",
+                {"steps": setup.rollout.steps, **self._update_size},
+                seconds=seconds,
+                counts={"useful_tokens": tokens, "env_steps": steps},
+                stages=[*self._rollout_work(steps, tokens, context), *self._update_work(steps, tokens, context)],
+                compile_seconds=program.compile_seconds,
+                device_bytes=program.device_bytes,
+            )
+        ]
+
+    @property
+    def _update_size(self) -> dict[str, int]:
+        config = self.setup.optimizer
+        steps = self.setup.rollout.worlds * self.setup.rollout.steps
+        sizes = {"experience": steps, "epochs": config.epochs, "minibatch": config.minibatch}
+        return {**sizes, "microbatch": config.microbatch or config.minibatch}
+
+    def _rollout_work(self, steps: Number, tokens: Number, context: Number) -> list[work.Stage]:
+        """One prompt a step, and one more a world for the value of what came last. Every frame is encoded once."""
+        config, history = self.setup.rollout, self.setup.policy.config.history
+        return [
+            *work.static_text(self.sizes, self._prefix),
+            *work.frames(self.sizes, config.worlds * history),
+            *work.frames(self.sizes, config.worlds, config.steps),
+            *work.prompt(self.sizes, config.worlds, self._prefix, context, config.steps + 1),
+            *work.packed_answers(self.sizes, config.worlds, steps, tokens, self._prefix, context),
+        ]
+
+    def _update_work(self, steps: Number, tokens: Number, context: Number) -> list[work.Stage]:
+        return work.update(
+            self.sizes,
+            steps,
+            tokens,
+            self._prefix,
+            context,
+            self.setup.policy.config.history,
+            self.setup.optimizer.epochs,
+            self.setup.updates,
+        )
+
+
+def _noise(observation: Observation, key: PRNGKeyArray) -> Observation:
+    """Observations of the same shape whose frames are all there, and noise."""
+    frames = jax.random.bits(key, observation.frames.shape, jnp.uint8)
+    return observation.replace(frames=frames, frames_seen=jnp.full_like(observation.frames_seen, frames.shape[-4]))
+
+
+def _full(setup: train.Setup, state: train.TrainState, key: PRNGKeyArray) -> Trajectory:
+    """A trajectory of noise: every answer of full length, every step valid. Nothing is compiled for it."""
+
+    def gather(state, key):
+        return rollout(setup.policy, setup.world, state.policy_params, state.lanes, key, setup.rollout)[1]
+
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(gather, state, key))
+    response = empty.response
+    tokens = jax.random.randint(key, response.tokens.shape, 0, setup.policy.vocabulary.size, jnp.int32)
+    return empty.replace(
+        observation=_noise(empty.observation, key),
+        response=response.replace(tokens=tokens, mask=jnp.ones_like(response.mask)),
+        valid=jnp.ones_like(empty.valid),
+    )
+
+
+def _context_tokens(policy: Policy, observation: Observation) -> Int[Array, "*b"]:
+    """Tokens between static text and answer, absent slots not counted, of observations [..., B]."""
+    count = lambda seen, text: policy.prompt.context(seen, text).valid.sum()  # noqa: E731
+    seen, text = observation.frames_seen, observation.text
+    counted = jax.jit(jax.vmap(count))(seen.reshape(-1), text.reshape(-1, text.shape[-1]))
+    return counted.reshape(seen.shape)

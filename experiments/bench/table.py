@@ -1,0 +1,183 @@
+"""Measurements as rows of a table, and as JSON that holds all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments.bench.ceilings import Ceilings
+from experiments.bench.work import Number, Stage, limit, total
+from vldac.metrics import write_atomically
+
+OURS = "vldac"
+# What is counted while something is timed, and what its rate is called in the table.
+COUNTS = {
+    "useful_tokens": "useful tok/s",
+    "loop_tokens": "loop tok/s",
+    "env_steps": "env steps/s",
+    "frames": "frames/s",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that was timed.
+
+    Attributes:
+      piece, what: "decode", "answer".
+      size: what it was timed on, by name: lanes, tokens.
+      seconds: of each repetition.
+      counts: of `COUNTS`, in one repetition: `useful_tokens` end with their answer, `loop_tokens` are all that the
+        lanes' loop went through, those behind an answer's end included.
+      stages: the work that it needs; none = nothing to compare with.
+      dtype: whose rate of products limits it.
+      compile_seconds, device_bytes: see `measure.Program`.
+      runner: who did it.
+    """
+
+    piece: str
+    what: str
+    size: Mapping[str, int]
+    seconds: Sequence[Number]
+    counts: Mapping[str, Number]
+    stages: Sequence[Stage] = ()
+    dtype: str = "float32"
+    compile_seconds: float | None = None
+    device_bytes: int | None = None
+    runner: str = OURS
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def record(self, ceilings: Ceilings) -> dict[str, Any]:
+        """Everything about it, JSON-ready; None where nothing is known."""
+        median = statistics.median(self.seconds)
+        flops, size = total(self.stages)
+        least = limit(self.stages, ceilings, self.dtype)
+        known = bool(self.stages)
+        parts: dict[str, dict[str, float]] = {}
+        for stage in self.stages:
+            part = parts.setdefault(stage.name, {"flops": 0.0, "bytes": 0.0, "limit_seconds": 0.0})
+            part["flops"] += stage.flops * stage.times
+            part["bytes"] += stage.bytes * stage.times
+            part["limit_seconds"] += stage.seconds(ceilings, self.dtype)
+        return {
+            "piece": self.piece,
+            "what": self.what,
+            "runner": self.runner,
+            "size": dict(self.size),
+            "compile_seconds": self.compile_seconds,
+            "seconds": {"median": median, "min": min(self.seconds), "all": list(self.seconds)},
+            **{
+                f"{name}_per_second": self.counts[name] / median if name in self.counts else None
+                for name in COUNTS
+            },
+            "counts": dict(self.counts),
+            "dtype": self.dtype,
+            "needed_flops": flops if known else None,
+            "needed_bytes": size if known else None,
+            "flops_per_second": flops / median if known else None,
+            "bytes_per_second": size / median if known else None,
+            "limit_seconds": least if known else None,
+            "of_limit": least / median if known else None,
+            "stages": parts,
+            "program_bytes": self.device_bytes,
+            "notes": list(self.notes),
+        }
+
+
+def compare(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rates of ours over those of each peer that did the same thing, see `Row`."""
+    ratios = []
+    for theirs in records:
+        for ours in records:
+            same = all(ours[name] == theirs[name] for name in ("piece", "what"))
+            if ours["runner"] != OURS or theirs["runner"] == OURS or not same:
+                continue
+            rate = "env_steps_per_second" if theirs["piece"] == "update" else "useful_tokens_per_second"
+            ratios.append(
+                {
+                    "piece": ours["piece"],
+                    "what": ours["what"],
+                    "peer": theirs["runner"],
+                    "rate": rate,
+                    "ratio": ours[rate] / theirs[rate],
+                }
+            )
+    return ratios
+
+
+def console_of() -> Console:
+    """Standard output; wide enough for the table where it is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", 180)))
+
+
+def show(result: Mapping[str, Any], console: Console) -> None:
+    """Prints what `write` writes, the figures that people look at first."""
+    facts = result["hardware"]
+    ceilings = result["ceilings"]
+    rates = ", ".join(f"{name} {rate / 1e12:,.3g} TFLOP/s" for name, rate in ceilings["matmul"].items())
+    lines = [
+        result["command"],
+        f"{facts['device']}; {result['model']}",
+        f"this device, measured now: {rates}, copy {ceilings['bandwidth'] / 1e9:,.4g} GB/s",
+    ]
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+    table = Table()
+    headings = ["", "ms", "min", "compile s", *COUNTS.values(), "TFLOP/s", "GB/s", "limit ms", "of limit", "GiB"]
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=number > 0)
+    shown = None
+    for row in result["rows"]:
+        if row["piece"] != shown:
+            shown = row["piece"]
+            table.add_section()
+        size = ", ".join(f"{value:,} {name}" for name, value in row["size"].items())
+        name = Text.assemble((f"{row['piece']}: {row['what']}", "bold"), f"\n{row['runner']}; {size}")
+        table.add_row(
+            name,
+            _number(row["seconds"]["median"], 1e3),
+            _number(row["seconds"]["min"], 1e3),
+            _number(row["compile_seconds"]),
+            *(_number(row[f"{count}_per_second"]) for count in COUNTS),
+            _number(row["flops_per_second"], 1e-12),
+            _number(row["bytes_per_second"], 1e-9),
+            _number(row["limit_seconds"], 1e3),
+            _number(row["of_limit"]),
+            _number(row["program_bytes"], 2**-30),
+        )
+    console.print(table)
+    for row in result["rows"]:
+        for note in row["notes"]:
+            console.print(Text(f"{row['piece']}: {row['what']} ({row['runner']}): {note}"), soft_wrap=True)
+    for ratio in result["ratios"]:
+        line = f"{ratio['piece']}: {ratio['what']}: {ratio['ratio']:.2f} x {ratio['peer']}"
+        console.print(Text(line, style="bold"), soft_wrap=True)
+    if peak := result["peak_bytes_in_use"]:
+        console.print(Text(f"device memory at the worst moment: {peak / 2**30:.1f} GiB"), soft_wrap=True)
+
+
+def write(result: Mapping[str, Any], path: Path) -> None:
+    """Writes all figures.
+
+    Raises:
+      RunFileError: the file can not be written.
+    """
+    write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def _number(value: Number | None, factor: Number = 1) -> str:
+    """Three digits that say something. Worked example: 12345 -> 12,345; 0.01234 -> 0.0123; None -> a dash."""
+    if value is None:
+        return "–"
+    value *= factor
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

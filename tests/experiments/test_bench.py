@@ -1,0 +1,303 @@
+"""The benchmark: what it counts as needed, and what its table and its file hold. Nothing here looks at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.bench import __main__ as bench
+from experiments.bench import options, work
+from experiments.bench.ceilings import Ceilings
+from experiments.bench.options import PIECES, parse, parts_of
+from experiments.bench.table import COUNTS, Row, compare
+from experiments.config import ConfigError
+from vldac.lanes import Observation
+from vldac.models.image import preprocess
+from vldac.policy import init_params
+
+ROOT = Path(__file__).parents[2]
+SMALL = shlex.split(
+    "--repeats 1 --numbers 4 --world miniworld/one_room_s6_fast --rollout.worlds 4 --rollout.steps 2 "
+    "--optimizer.minibatch 8 --optimizer.microbatch 4 --optimizer.epochs 1 --policy.max-tokens 16 "
+    "--policy.history 2 --model.lora.rank 2"
+)
+FULL = [*SMALL[:-2], "--model.lora.rank", "0"]
+
+
+def command(*arguments: str) -> options.Command:
+    return parse(arguments, "bench")
+
+
+@pytest.fixture(scope="module", params=["adapter", "full"])
+def parts(request):
+    return parts_of(command(*(SMALL if request.param == "adapter" else FULL)).options)
+
+
+def products(jaxpr, times: int = 1) -> tuple[int, int]:
+    """(operations of products with weights, of products among activations) of a program, loop by loop."""
+    weights = activations = 0
+    for equation in jaxpr.eqns:
+        inner = times * equation.params.get("length", 1) if equation.primitive.name == "scan" else times
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple | list) else [value]:
+                part = getattr(part, "jaxpr", part)
+                if hasattr(part, "eqns"):
+                    found = products(part, inner)
+                    weights, activations = weights + found[0], activations + found[1]
+        if equation.primitive.name == "dot_general":
+            (contracted, _), (batched, _) = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            depth = math.prod(shape[axis] for axis in contracted)
+            flops = 2 * times * depth * math.prod(equation.outvars[0].aval.shape)
+            if batched:
+                activations += flops
+            else:
+                weights += flops
+    return weights, activations
+
+
+def batch(parts, lanes: int):
+    """Abstract (parameters, observation, tokens, mask) of so many answers."""
+    policy, world = parts.setup.policy, parts.setup.world
+    params = init_params_shapes(parts)
+    described = jax.eval_shape(lambda key: world.describe(world.reset(key)), jax.random.key(0))
+    frames = jax.ShapeDtypeStruct((lanes, policy.config.history, *world.image_shape), jnp.uint8)
+    observation = Observation(
+        frames=frames,
+        frames_seen=jax.ShapeDtypeStruct((lanes,), jnp.int32),
+        text=jax.ShapeDtypeStruct((lanes, *described.shape), jnp.int32),
+    )
+    shape = lanes, policy.config.max_tokens
+    return params, observation, jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape, bool)
+
+
+def init_params_shapes(parts):
+    config = parts.config.model
+    return jax.eval_shape(
+        lambda key: init_params(parts.model_config, key, config.value_head, config.lora), jax.random.key(0)
+    )
+
+
+def flops(stages, *without: str) -> float:
+    return work.total([stage for stage in stages if not any(word in stage.name for word in without)])[0]
+
+
+def pixels(parts, images: int) -> int:
+    """Operations of scaling images, which are counted nowhere."""
+    config, shape = parts.model_config, (images, *parts.setup.world.image_shape)
+    jaxpr = jax.make_jaxpr(lambda x: preprocess(x, config.vision, config.image))(
+        jax.ShapeDtypeStruct(shape, jnp.uint8)
+    )
+    return sum(products(jaxpr.jaxpr))
+
+
+def test_a_prompt_needs_the_products_that_its_program_has(parts):
+    policy, sizes, lanes = parts.setup.policy, work.Sizes.of(parts), 3
+    params, observation, *_ = batch(parts, lanes)
+    params = {name: value for name, value in params.items() if name != "adapter"}
+
+    def value(params, observation):
+        return policy.value(policy.prepare(params), observation)
+
+    images = lanes * policy.config.history
+    found, attention = products(jax.make_jaxpr(value)(params, observation).jaxpr)
+    found -= pixels(parts, images)
+    prefix, context = len(policy.prompt.prefix), policy.prompt.context_slots
+    stages = [
+        *work.static_text(sizes, prefix),
+        *work.frames(sizes, images),
+        *work.prompt(sizes, lanes, prefix, context),
+    ]
+    # Every query meets every slot in the program, masked or not; only those that it sees are needed.
+    dense = (lanes * context * (prefix + context) + prefix * prefix) * sizes.pair + images * sizes.tower_pairs
+    seen = lanes * sum(prefix + i + 1 for i in range(context)) + sum(i + 1 for i in range(prefix))
+    assert attention == dense
+    assert flops(stages) == found - 2 * lanes * sizes.critic + seen * sizes.pair + images * sizes.tower_pairs
+
+
+def test_an_update_needs_the_products_that_its_program_has(parts):
+    policy, sizes, lanes = parts.setup.policy, work.Sizes.of(parts), 3
+    params, observation, tokens, mask = batch(parts, lanes)
+    learner = "adapter" if "adapter" in params else "model"
+
+    def gradient(params, observation, tokens, mask):
+        def loss(trained):
+            scores = policy.log_probs({**params, **trained}, observation, tokens, mask)
+            return scores.log_probs.sum() + scores.value.sum()
+
+        return jax.grad(loss)({name: params[name] for name in (learner, "value")})
+
+    def scores(params, observation, tokens, mask):
+        return policy.log_probs({name: params[name] for name in ("model", "value")}, observation, tokens, mask)
+
+    images, length = policy.config.history, policy.config.max_tokens
+    prefix, context = len(policy.prompt.prefix), policy.prompt.context_slots
+    stages = work.update(sizes, lanes, lanes * length, prefix, context, images, epochs=1, updates=1)
+    forward = products(jax.make_jaxpr(scores)(params, observation, tokens, mask).jaxpr)[0]
+    both = products(jax.make_jaxpr(gradient)(params, observation, tokens, mask).jaxpr)[0]
+    found = forward + both - 2 * pixels(parts, lanes * images) - 2 * lanes * sizes.critic
+    attention = sum(stage.flops for stage in stages if "attention" in stage.name)
+    towers = (1 + (3 if sizes.in_full else 1)) * lanes * images * sizes.tower_pairs
+    # Nothing asks for the gradient of pixels, or of what the critic reads; that much less is in the program.
+    patches = lanes * images * sizes.patches
+    embed = parts.model_config.vision
+    unasked = 2 * patches * embed.patch_dim * embed.embed_dim if sizes.in_full else 0
+    unasked += 2 * lanes * parts.model_config.hidden_size * parts.config.model.value_head[0]
+    assert flops(stages) - attention - towers == pytest.approx(found + unasked, rel=1e-12)
+
+
+def test_numbers_are_those_of_the_weight_matrices(parts):
+    """A count by hand, from the configuration alone."""
+    sizes, text, vision = work.Sizes.of(parts), parts.model_config.text, parts.model_config.vision
+    kv = text.num_key_value_heads * text.head_dim
+    layer = text.hidden_size * (2 * text.hidden_size + 2 * kv + 3 * text.intermediate_size)
+    block = vision.embed_dim * (4 * vision.embed_dim + 2 * vision.mlp_dim)
+    assert sizes.layers == text.num_hidden_layers * layer
+    assert sizes.unembedding == text.vocab_size * text.hidden_size
+    assert sizes.tower_patch == vision.depth * block + vision.patch_dim * vision.embed_dim
+    assert sizes.tower_token == vision.merged_dim * (vision.merged_dim + text.hidden_size)
+    assert sizes.key_value == text.num_hidden_layers * 2 * kv * 4
+    rank = parts.config.model.lora.rank
+    ends = 3 * (text.hidden_size + text.intermediate_size) + 4 * text.hidden_size + 2 * (text.hidden_size + kv)
+    assert sizes.adapter == text.num_hidden_layers * rank * ends
+    leaves = jax.tree.leaves({n: v for n, v in parts.abstract_params().items() if n != "model" or not rank})
+    assert sizes.trained == sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def test_answers_read_weights_once_a_token_and_the_shared_prefix_once(parts):
+    sizes, prefix, context = work.Sizes.of(parts), 7, 5
+    lengths = [4, 2, 1]  # tokens of three answers
+    alive = [sum(length > i for length in lengths) for i in range(4)]
+    moved = operations = 0
+    for number in range(4):
+        moved += sizes.unembedding * 4
+        operations += 2 * alive[number] * sizes.unembedding
+        if number:  # the first token comes with the prompt
+            moved += sizes.layers * 4 + prefix * sizes.key_value
+            operations += 2 * alive[number] * sizes.layers
+            for length in lengths:
+                if length > number:
+                    moved += (context + number) * sizes.key_value
+                    operations += (prefix + context + number) * sizes.pair
+    assert work.total(work.answers(sizes, alive, prefix, context)) == (operations, moved)
+    # Equal answers in as many lanes leave nothing to pack.
+    one = work.total(work.answers(sizes, [2] * 9, prefix, context))
+    packed = work.total(work.packed_answers(sizes, 2, 2, 18, prefix, context))
+    np.testing.assert_allclose(packed, one, rtol=1e-9)
+    # Lanes that are always busy take as many turns as there are tokens for them.
+    busy = work.packed_answers(sizes, 2, 6, 30, prefix, context)
+    assert sum(stage.times for stage in busy if stage.name == "unembedding") == 15
+
+
+def test_the_slower_of_bytes_and_operations_limits_each_stage():
+    found = Ceilings({"float32": 10.0}, bandwidth=2.0)
+    stages = [work.Stage("a", flops=30, bytes=2), work.Stage("b", flops=10, bytes=8, times=2), work.Stage("a")]
+    assert work.limit(stages, found, "float32") == 3 + 2 * 4
+    assert work.limit(stages, found.times(2), "float32") == (3 + 2 * 4) / 2
+    row = Row("decode", "answer", {}, [20.0, 22.0, 40.0], {"useful_tokens": 44}, stages).record(found)
+    assert row["of_limit"] == 11 / 22 and row["seconds"]["min"] == 20 and row["useful_tokens_per_second"] == 2
+    assert row["stages"]["a"] == {"flops": 30, "bytes": 2, "limit_seconds": 3}
+    assert row["flops_per_second"] == 50 / 22 and row["bytes_per_second"] == 18 / 22
+    other = Row("decode", "answer", {}, [10.0], {"useful_tokens": 5}, runner="transformers").record(found)
+    assert other["of_limit"] is None
+    (ratio,) = compare([row, other])
+    assert ratio["ratio"] == 2 / 0.5
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
+    )
+
+
+def test_every_piece_and_the_peer_stand_in_one_table_and_one_file(tmp_path):
+    file = tmp_path / "figures.json"
+    done = run("experiments.bench", *SMALL, "--peer", "--json", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(file.read_text())
+    assert result["command"].startswith("python -m experiments.bench --repeats 1 ")
+    assert result["config"]["rollout"]["worlds"] == 4 and result["hardware"]["platform"] == "cpu"
+    assert {"jax", "torch", "transformers", "peft", "vldac"} <= set(result["versions"])
+    assert min(result["ceilings"]["matmul"].values()) > 0 and result["ceilings"]["bandwidth"] > 0
+    rows = result["rows"]
+    assert {row["piece"] for row in rows} == set(PIECES)
+    assert {row["piece"] for row in rows if row["runner"] == "transformers"} == {"decode", "update"}
+    for row in rows:
+        assert row["seconds"]["median"] >= row["seconds"]["min"] > 0
+        assert f"{row['piece']}: {row['what']}"[:20] in done.stdout
+        if row["piece"] != "worlds":
+            assert row["of_limit"] == pytest.approx(row["limit_seconds"] / row["seconds"]["median"])
+            parts = [part["limit_seconds"] for part in row["stages"].values()]
+            assert row["limit_seconds"] == pytest.approx(sum(parts)) and row["needed_flops"] > 0
+    by_name = {(row["runner"], row["piece"], row["what"]): row for row in rows}
+    answers = by_name["vldac", "decode", "prompt and answer"]
+    assert 4 <= answers["counts"]["useful_tokens"] <= answers["counts"]["loop_tokens"] <= 4 * 16
+    assert by_name["vldac", "rollout", "experience"]["counts"]["env_steps"] <= 8
+    assert by_name["vldac", "update", "reference and epochs"]["counts"] == {"env_steps": 8, "useful_tokens": 128}
+    assert {(ratio["piece"], ratio["peer"]) for ratio in result["ratios"]} == {
+        ("decode", "transformers"),
+        ("update", "transformers"),
+    }
+    assert all(heading in done.stdout for heading in (*COUNTS.values(), "of limit", "x transformers"))
+
+
+def test_the_prompt_has_as_many_tokens_as_are_asked_for():
+    for wanted in (150, 151, 152, 153):
+        prompt = parts_of(command(*SMALL, "--prompt-tokens", str(wanted)).options).setup.policy.prompt
+        assert len(prompt.prefix) == wanted
+    with pytest.raises(ConfigError, match="prompt_tokens is 20; accepted: 0, or 121"):
+        parts_of(command(*SMALL, "--prompt-tokens", "20").options)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["decod"], "'decod' is no piece and no preset; accepted: worlds, decode"),
+        (["decode", "nano", "mini"], "'mini' is one word too many"),
+        (["decode", "--repeats", "0"], "repeats is 0; accepted: 1 or more"),
+        (["worlds", "--numbers", "0"], "numbers is (0,); accepted"),
+        (["decode", "--json", "/nowhere/at/all.json"], "json is '/nowhere/at/all.json'; accepted"),
+        (["worlds", "--peer"], "peer is for decode and update"),
+        (["decode", "--world", "nowhere"], "nowhere"),
+        (["update", "--optimizer.minibatch", "3", "--optimizer.microbatch", "1"], "minibatch is 3"),
+    ],
+)
+def test_what_can_not_be_is_one_line(arguments, message, capsys):
+    assert bench.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_the_peer_says_what_it_lacks(monkeypatch, capsys):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    from experiments.peers import hf_torch
+
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert hf_torch.main(["decode", "--device", "cpu"]) == 2
+    monkeypatch.delitem(sys.modules, "peft")
+    assert "pip install -e '.[peers]'" in capsys.readouterr().err
+    assert hf_torch.main(["worlds"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        error
+        == "error: 'worlds' is no piece and no preset; accepted: decode, update, " + error.split("update, ")[1]
+    )
+
+
+def test_the_library_never_imports_the_peer():
+    for path in (*(ROOT / "src").rglob("*.py"), *(ROOT / "envs_jax").rglob("*.py")):
+        text = path.read_text()
+        assert "import torch" not in text and "experiments" not in [
+            line.split()[1].split(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))
+        ]
