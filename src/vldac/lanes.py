@@ -125,33 +125,45 @@ def select(choose: Bool[Array, " b"], yes: Any, no: Any) -> Any:
 
 @struct.dataclass
 class ResetPool:
-    """Fresh episodes to take one after another.
+    """Fresh episodes for B of W worlds. Which ones a world gets depends on nothing but its own number and how many
+    it has had, so that it does not matter in which order worlds ask.
 
     Attributes:
       states: worlds' States, leaves [P, ...].
-      next: int32[], how many have been taken; past P the pool is reused, each time with another key, so
-        that only the layout repeats, not what follows.
+      number: int32[B], which of the W worlds each is.
+      taken: int32[B], how many fresh episodes each has had. When a share is used up the pool is gone through
+        again, shifted by one and each time with another key, so that only layouts repeat, not what follows.
+      worlds: W.
     """
 
     states: Any
-    next: Int[Array, ""]
+    number: Int[Array, " b"]
+    taken: Int[Array, " b"]
+    worlds: int = struct.field(pytree_node=False)
 
     @classmethod
-    def create(cls, world: World, key: PRNGKeyArray, size: int) -> ResetPool:
-        return cls(states=jax.vmap(world.reset)(jax.random.split(key, size)), next=jnp.int32(0))
+    def create(cls, world: World, key: PRNGKeyArray, worlds: int, size: int = 0) -> ResetPool:
+        """`size` episodes for all of `worlds` worlds; 0 = one for each."""
+        states = jax.vmap(world.reset)(jax.random.split(key, size or worlds))
+        number = jnp.arange(worlds, dtype=jnp.int32)
+        return cls(states=states, number=number, taken=jnp.zeros_like(number), worlds=worlds)
 
     def take(self, wanted: Bool[Array, " b"]) -> tuple[Any, ResetPool]:
-        """A state for every lane, distinct for those that want one: (states with leaves [B, ...], pool).
+        """A state for every world, distinct for those that want one: (states with leaves [B, ...], pool).
 
-        Worked example, next = 5: wanted = [0, 1, 0, 1] -> states number [5, 5, 6, 6], next = 7; only the
-        second and fourth lane use theirs.
+        Worked example, 4 worlds, 8 episodes: taken = [0, 1, 2, 0] -> in turn 0, 5, 10 and 3, so states number
+        0, 5, (10 + 1) % 8 = 3 with another key, and 3. Only those that want theirs have taken it.
         """
         size = jax.tree.leaves(self.states)[0].shape[0]
-        taken = jnp.cumsum(wanted, dtype=jnp.int32)
-        number = self.next + taken - wanted
-        states = jax.tree.map(lambda leaf: leaf[number % size], self.states)
-        states = states.replace(key=jax.vmap(jax.random.fold_in)(states.key, number // size))
-        return states, self.replace(next=self.next + taken[-1])
+        turn = self.taken * self.worlds + self.number
+        again = turn // size
+        states = jax.tree.map(lambda leaf: leaf[(turn + again) % size], self.states)
+        states = states.replace(key=jax.vmap(jax.random.fold_in)(states.key, again))
+        return states, self.replace(taken=self.taken + wanted)
+
+    def part(self, rows: Int[Array, " g"]) -> ResetPool:
+        """For the worlds in these rows alone."""
+        return self.replace(number=self.number[rows], taken=self.taken[rows])
 
 
 def advance(

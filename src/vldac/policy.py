@@ -17,7 +17,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
-from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key, PRNGKeyArray, UInt8
 
 from envs_jax import World
 from vldac.lanes import Observation
@@ -113,20 +113,34 @@ class Prepared:
 
 
 @struct.dataclass
-class Context:
-    """A prefilled prompt, ready to be answered.
+class Answers:
+    """Answers that are being written, leaves [B, ...].
 
     Attributes:
-      hidden: float[B, d], final hidden state of the last prompt token.
-      cache: keys and values of the context slots.
-      valid: bool[B, C], which context slots hold something.
+      keys: of each answer; its token i is drawn with fold_in(key, i), whatever happens in other lanes.
+      index: tokens written so far: int32[] where all lanes have begun together, else int32[B].
+      token: int32[B], written last.
+      state: int32[B], the automaton's.
+      done: bool[B], the answer has ended.
+      tokens, log_probs, mask: [B, N], as in `Response`.
+      value: float32[B], the critic's.
+      context: bool[B, C + N], which slots of the context hold something.
       next_position: int32[B], position of the first answer token.
+      cache: keys and values, C + N slots.
     """
 
-    hidden: Float[Array, "b d"]
-    cache: KVCache
-    valid: Bool[Array, "b c"]
+    keys: Key[Array, " b"]
+    index: Int[Array, "..."]
+    token: Int[Array, " b"]
+    state: Int[Array, " b"]
+    done: Bool[Array, " b"]
+    tokens: Int[Array, "b n"]
+    log_probs: Float[Array, "b n"]
+    mask: Bool[Array, "b n"]
+    value: Float[Array, " b"]
+    context: Bool[Array, "b s"]
     next_position: Int[Array, " b"]
+    cache: KVCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,14 +247,16 @@ class Policy:
         self, prepared: Prepared, observation: Observation, sight: Sight | None = None
     ) -> Float[Array, " b"]:
         """The critic's value of each observation, float32[B]. For `sight` see `act`."""
-        context = self._prefill(prepared, observation, sight)
-        return self._value(prepared.params, context.hidden)
+        model = self._model(prepared.params)
+        inputs, _ = self._context(model, observation, sight)
+        hidden, _ = model.forward(inputs, prepared.prefix)
+        return self._value(prepared.params, hidden[:, -1])
 
     def act(
         self,
         prepared: Prepared,
         observation: Observation,
-        key: PRNGKeyArray,
+        key: Key[Array, "..."],
         silent: Bool[Array, " b"] | None = None,
         sight: Sight | None = None,
     ) -> Response:
@@ -249,7 +265,7 @@ class Policy:
         Args:
           prepared: from `prepare`.
           observation: of B worlds.
-          key: of this call.
+          key: of this call, or [B], of each answer.
           silent: lanes that need no answer, only a value: theirs is empty, with action -1.
           sight: the observation's frames as `look` encoded them, those not seen yet with anything finite;
             None = they are encoded here.
@@ -257,62 +273,92 @@ class Policy:
         Returns:
           The answers and the critic's values.
         """
+        keys = key if key.ndim else jax.random.split(key, len(observation.frames_seen))
+        answers = self.begin(prepared, observation, keys, silent, sight)
+        answers = jax.lax.while_loop(
+            lambda answers: ~answers.done.all(), lambda answers: self.go_on(prepared, answers), answers
+        )
+        return self.response(answers)
+
+    def begin(
+        self,
+        prepared: Prepared,
+        observation: Observation,
+        keys: Key[Array, " b"],
+        silent: Bool[Array, " b"] | None = None,
+        sight: Sight | None = None,
+    ) -> Answers:
+        """Reads each observation and writes the first token of its answer. For the arguments see `act`."""
         model = self._model(prepared.params)
-        context = self._prefill(prepared, observation, sight)
-        batch, slots, length = context.valid.shape[0], context.valid.shape[1], self.config.max_tokens
+        inputs, next_position = self._context(model, observation, sight)
+        hidden, cache = model.forward(inputs, prepared.prefix)
+        hidden = hidden[:, -1]
+        batch, length = len(hidden), self.config.max_tokens
+        nothing = Answers(
+            keys=keys,
+            index=jnp.int32(0),
+            token=jnp.zeros(batch, jnp.int32),
+            state=self.grammar.initial(batch),
+            done=jnp.zeros(batch, bool) if silent is None else silent,
+            tokens=jnp.full((batch, length), self.vocabulary.pad_id, jnp.int32),
+            log_probs=jnp.zeros((batch, length), jnp.float32),
+            mask=jnp.zeros((batch, length), bool),
+            value=self._value(prepared.params, hidden),
+            context=jnp.pad(inputs.valid, ((0, 0), (0, length))),
+            next_position=next_position,
+            cache=cache.grow(length),
+        )
+        return self._write(model, nothing, hidden)
 
-        def sample(hidden, index, state, done):
-            """One token a lane: (token, its log-probability, the automaton's next state)."""
-            logits = self._mask_logits(model.logits(hidden), state, length - index)
-            token = jax.random.categorical(jax.random.fold_in(key, index), logits)
-            log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
-            token = jnp.where(done, self.vocabulary.pad_id, token).astype(jnp.int32)
-            state = jnp.where(done, state, self.grammar.advance(state, token))
-            return token, jnp.where(done, 0.0, log_prob), state
-
-        def write(index, state, done, tokens, log_probs, mask, hidden):
-            token, log_prob, state = sample(hidden, index, state, done)
-            tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, index, axis=1)
-            log_probs = jax.lax.dynamic_update_index_in_dim(log_probs, log_prob, index, axis=1)
-            mask = jax.lax.dynamic_update_index_in_dim(mask, ~done, index, axis=1)
-            return token, state, done | (token == self.vocabulary.eos_id), tokens, log_probs, mask
-
+    def go_on(self, prepared: Prepared, answers: Answers) -> Answers:
+        """One more token in every lane whose answer has not ended."""
+        model = self._model(prepared.params)
         # The slots of the answer follow those of the context; token i lies in slot C + i.
         # Worked example, context valid = [0 1], 3 answer tokens, the second being written: [0 1 1 1 0].
-        answer_slots = jnp.arange(slots + length)
-        context_valid = jnp.pad(context.valid, ((0, 0), (0, length)))
-
-        def body(loop):
-            index, token, state, done, tokens, log_probs, mask, cache = loop
-            slot = slots + index - 1  # of the token written last, which is read now
-            position = jnp.broadcast_to((context.next_position + index - 1)[:, None], (batch, 3))
-            valid = context_valid | ((answer_slots >= slots) & (answer_slots <= slot))
-            hidden, cache = model.decode_step(
-                prepared.layers, model.embed(token), position, cache, slot, valid, prepared.prefix
-            )
-            written = write(index, state, done, tokens, log_probs, mask, hidden)
-            return index + 1, *written, cache
-
-        done = jnp.zeros(batch, bool) if silent is None else silent
-        first = write(
-            jnp.int32(0),
-            self.grammar.initial(batch),
-            done,
-            jnp.full((batch, length), self.vocabulary.pad_id, jnp.int32),
-            jnp.zeros((batch, length), jnp.float32),
-            jnp.zeros((batch, length), bool),
-            context.hidden,
+        slots = answers.context.shape[1]
+        first = slots - self.config.max_tokens
+        number, at = answers.index - 1, jnp.arange(slots)  # of the token written last, which is read now
+        position = jnp.broadcast_to((answers.next_position + number)[:, None], (len(answers.token), 3))
+        valid = answers.context | ((at >= first) & (at <= (first + number)[..., None]))
+        hidden, cache = model.decode_step(
+            prepared.layers,
+            model.embed(answers.token),
+            position,
+            answers.cache,
+            first + number,
+            valid,
+            prepared.prefix,
         )
-        start = jnp.int32(1), *first, context.cache.grow(length)
-        loop = jax.lax.while_loop(lambda loop: (loop[0] < length) & ~loop[3].all(), body, start)
-        _, _, state, _, tokens, log_probs, mask, _ = loop
+        return self._write(model, answers.replace(cache=cache), hidden)
+
+    def response(self, answers: Answers) -> Response:
+        """What has been written."""
         return Response(
-            tokens=tokens,
-            log_probs=log_probs,
-            mask=mask,
-            grammar_state=state,
-            action=self.grammar.action(state),
-            value=self._value(prepared.params, context.hidden),
+            tokens=answers.tokens,
+            log_probs=answers.log_probs,
+            mask=answers.mask,
+            grammar_state=answers.state,
+            action=self.grammar.action(answers.state),
+            value=answers.value,
+        )
+
+    def _write(self, model: VLM, answers: Answers, hidden: Float[Array, "b d"]) -> Answers:
+        """Draws the token that follows, where an answer has not ended."""
+        index, live, length = answers.index, ~answers.done, self.config.max_tokens
+        logits = self._mask_logits(model.logits(hidden), answers.state, length - index)
+        keys = jax.vmap(jax.random.fold_in)(answers.keys, jnp.broadcast_to(index, live.shape))
+        token = jax.vmap(jax.random.categorical)(keys, logits)
+        log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)
+        token = jnp.where(live, token, self.vocabulary.pad_id).astype(jnp.int32)
+        here = live[:, None] & (jnp.arange(length) == index[..., None])  # [B, N]
+        return answers.replace(
+            index=index + (live if index.ndim else 1),
+            token=token,
+            state=jnp.where(live, self.grammar.advance(answers.state, token), answers.state),
+            done=answers.done | (token == self.vocabulary.eos_id) | (index + 1 >= length),
+            tokens=jnp.where(here, token[:, None], answers.tokens),
+            log_probs=jnp.where(here, log_prob, answers.log_probs),
+            mask=answers.mask | here,
         )
 
     def log_probs(
@@ -439,12 +485,6 @@ class Policy:
             return Visual(features)
         levels = jnp.moveaxis(visual.deepstack, 1, 0)  # [chunks, K, ...] -> [K, chunks, ...]
         return Visual(features, levels.reshape(len(levels), len(images), *levels.shape[3:]))
-
-    def _prefill(self, prepared: Prepared, observation: Observation, sight: Sight | None) -> Context:
-        model = self._model(prepared.params)
-        inputs, next_position = self._context(model, observation, sight)
-        hidden, cache = model.forward(inputs, prepared.prefix)
-        return Context(hidden=hidden[:, -1], cache=cache, valid=inputs.valid, next_position=next_position)
 
 
 def images_at_once(work: TowerWork, images: int, dtype: DTypeLike) -> int:

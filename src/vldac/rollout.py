@@ -1,25 +1,29 @@
-"""Worlds x policy -> Trajectory, as one `lax.scan`.
+"""Worlds x policy -> Trajectory, as one loop: in step, or by lanes that work off a queue (`vldac.pooled`).
 
 * Nothing leaves the device: rendering, the model's answer, its parsing and the worlds' step are one program.
 * Whole episodes do not fit a rollout's window; lanes go on where they stood, so that none is favoured.
 * A frame is encoded once, when it comes into view: what the model sees of it is carried along with the lanes.
+* What is drawn for a world's step depends on nothing but the rollout's key, the world's number and the step's: in
+  which order and beside which others it is answered does not matter.
 * What an invalid answer does is a setting, never a silent guess: see `RolloutConfig.invalid`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from envs_jax import World
 from vldac.lanes import Lanes, Observation, ResetPool, advance
 from vldac.policy import Policy, Response, Sight
+from vldac.pooled import Worlds, pooled
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class RolloutConfig:
     reset_pool: int = 0
     """Fresh episodes prepared for one rollout; 0 means one for every 4 environment steps, at least one a
     world. When they run out they are reused with other random keys."""
+    lanes: int = 0
+    """Answers written side by side. 0 = one for every world, and a step lasts as long as its longest answer; else
+    a lane whose answer has ended goes on with another world, and there may be fewer lanes than worlds."""
+    refill: int = 0
+    """Lanes that begin new answers together, once so many have ended; 0 = an eighth of `lanes`."""
 
     def __post_init__(self):
         for field in ("worlds", "steps"):
@@ -48,6 +57,14 @@ class RolloutConfig:
             raise ValueError(
                 f"reset_pool is {self.reset_pool} and invalid_penalty {self.invalid_penalty}; accepted: 0 or more"
             )
+        if not 0 <= self.lanes <= self.worlds:
+            raise ValueError(f"lanes is {self.lanes}; accepted: 0 to worlds, which is {self.worlds}")
+        if not 0 <= self.refill <= self.lanes:
+            raise ValueError(f"refill is {self.refill}; accepted: 0 to lanes, which is {self.lanes}")
+
+    @property
+    def refill_size(self) -> int:
+        return self.refill or max(1, self.lanes // 8)
 
     @property
     def pool_size(self) -> int:
@@ -68,6 +85,8 @@ class Trajectory:
       ended: bool[T, B], an episode ended in this step.
       episode_return: float32[T, B], and episode_length: int32[T, B], up to and including this step.
       last_value: float32[B], value of the observation after the last row.
+      lane_tokens: int32[], tokens that could have been written: turns of the loop over tokens x lanes. (The first
+        token of an answer comes from reading the prompt, not from that loop.)
     """
 
     observation: Observation
@@ -81,6 +100,7 @@ class Trajectory:
     episode_return: Float[Array, "t b"]
     episode_length: Int[Array, "t b"]
     last_value: Float[Array, " b"]
+    lane_tokens: Int[Array, ""]
 
     @property
     def next_values(self) -> Float[Array, "t b"]:
@@ -106,42 +126,100 @@ def rollout(
     Returns:
       (lanes, trajectory): the worlds as they are now, and what happened.
     """
-    history = policy.config.history
     pool_key, key = jax.random.split(key)
-    pool = ResetPool.create(world, pool_key, config.pool_size)
+    pool = ResetPool.create(world, pool_key, config.worlds, config.pool_size)
     prepared = policy.prepare(params)
     sight = policy.look(prepared, lanes.observation.frames)
 
-    def step(carry, key):
-        lanes, pool, sight = carry
-        act_key, random_key = jax.random.split(key)
-        response = policy.act(prepared, lanes.observation, act_key, lanes.closing, sight)
-        actions, penalty = response.action, 0.0
-        invalid = actions < 0
-        if config.invalid == "random":
-            uniform = jax.random.randint(random_key, actions.shape, 0, len(world.actions), jnp.int32)
-            actions = jnp.where(invalid, uniform, actions)
-        elif config.invalid == "penalty":
-            penalty = config.invalid_penalty * invalid
+    def settle(lanes, pool, sight, response, keys):
+        """What comes of the answers: the worlds after them, and a row of the trajectory."""
         observation = lanes.observation
-        lanes, outcome, pool = advance(world, lanes, actions, pool, history)
-        row = dict(
-            observation=observation,
-            response=response,
-            reward=outcome.step.reward - jnp.where(outcome.valid, penalty, 0.0),
-            terminated=outcome.step.terminated,
-            truncated=outcome.step.truncated,
-            success=outcome.step.success,
-            valid=outcome.valid,
-            ended=outcome.ended,
-            episode_return=outcome.episode_return,
-            episode_length=outcome.episode_length,
-        )
-        return (lanes, pool, look_on(policy, prepared, lanes.observation, sight)), row
+        lanes, pool, row = take_step(world, config, policy.config.history, lanes, pool, response, keys)
+        row |= {"observation": observation, "response": response}
+        return lanes, pool, look_on(policy, prepared, lanes.observation, sight), row
 
-    (lanes, _, sight), rows = jax.lax.scan(step, (lanes, pool, sight), jax.random.split(key, config.steps))
-    last_value = policy.value(prepared, lanes.observation, sight)
-    return lanes, Trajectory(**rows, last_value=last_value)
+    def step(carry, number):
+        lanes, pool, sight = carry
+        keys = step_keys(key, number, jnp.arange(config.worlds))
+        response = policy.act(prepared, lanes.observation, keys[:, 0], lanes.closing, sight)
+        *carry, row = settle(lanes, pool, sight, response, keys[:, 1])
+        turns = jnp.maximum(response.mask.sum(-1, dtype=jnp.int32).max() - 1, 0)
+        return tuple(carry), (row, turns * config.worlds)
+
+    if config.lanes:
+        worlds, rows, lane_tokens = pooled(
+            policy,
+            prepared,
+            Worlds(lanes, pool, sight),
+            settle,
+            lambda steps, numbers: step_keys(key, steps, numbers),
+            config.steps,
+            config.lanes,
+            config.refill_size,
+        )
+        lanes, sight = worlds.lanes, worlds.sight
+    else:
+        (lanes, _, sight), (rows, lane_tokens) = jax.lax.scan(step, (lanes, pool, sight), jnp.arange(config.steps))
+    last_value = in_parts(
+        lambda part: policy.value(prepared, *part),
+        (lanes.observation, sight),
+        config.refill_size if config.lanes else config.worlds,
+    )
+    return lanes, Trajectory(**rows, last_value=last_value, lane_tokens=lane_tokens.sum())
+
+
+def take_step(
+    world: World,
+    config: RolloutConfig,
+    history: int,
+    lanes: Lanes,
+    pool: ResetPool,
+    response: Response,
+    keys: Key[Array, " b"],
+) -> tuple[Lanes, ResetPool, dict[str, Any]]:
+    """The worlds move as they were answered: (lanes, pool, what happened, under `Trajectory`'s names)."""
+    actions, penalty = response.action, 0.0
+    invalid = actions < 0
+    if config.invalid == "random":
+        draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(world.actions), jnp.int32))
+        actions = jnp.where(invalid, draw(keys), actions)
+    elif config.invalid == "penalty":
+        penalty = config.invalid_penalty * invalid
+    lanes, outcome, pool = advance(world, lanes, actions, pool, history)
+    return (
+        lanes,
+        pool,
+        {
+            "reward": outcome.step.reward - jnp.where(outcome.valid, penalty, 0.0),
+            "terminated": outcome.step.terminated,
+            "truncated": outcome.step.truncated,
+            "success": outcome.step.success,
+            "valid": outcome.valid,
+            "ended": outcome.ended,
+            "episode_return": outcome.episode_return,
+            "episode_length": outcome.episode_length,
+        },
+    )
+
+
+def step_keys(key: PRNGKeyArray, steps: Int[Array, "..."], worlds: Int[Array, " b"]) -> Key[Array, "b 2"]:
+    """Of the answers, and of what is drawn in their stead, in these steps of these worlds."""
+
+    def of_one(step, world):
+        return jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), world))
+
+    return jax.vmap(of_one)(jnp.broadcast_to(steps, worlds.shape), worlds)
+
+
+def in_parts(function: Callable[[Any], Array], rows: Any, most: int) -> Array:
+    """function(rows), of no more than `most` rows at a time; leaves [B, ...]."""
+    count = len(jax.tree.leaves(rows)[0])
+    size = next(n for n in range(min(most, count), 0, -1) if count % n == 0)
+    if size == count:
+        return function(rows)
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows)
+    result = jax.lax.map(function, parts)
+    return result.reshape(count, *result.shape[2:])
 
 
 def look_on(policy: Policy, prepared: Any, observation: Observation, sight: Sight) -> Sight:
@@ -163,6 +241,7 @@ def rollout_metrics(trajectory: Trajectory) -> dict[str, Float[Array, ""]]:
         return (x * where).sum() / where.sum()  # 0/0 -> NaN: no such thing happened
 
     valid, ended, response = trajectory.valid, trajectory.ended, trajectory.response
+    followers = response.mask[..., 1:].sum()  # tokens that are not the first of their answer
     return {
         "success_rate": mean(trajectory.success.astype(jnp.float32), ended),
         "episode_return": mean(trajectory.episode_return, ended),
@@ -172,6 +251,7 @@ def rollout_metrics(trajectory: Trajectory) -> dict[str, Float[Array, ""]]:
         "parse_failure_rate": mean((response.action < 0).astype(jnp.float32), valid),
         "answer_tokens": mean(response.mask.sum(-1).astype(jnp.float32), valid),
         "tokens": response.mask.sum().astype(jnp.float32),
+        "lane_use": followers / trajectory.lane_tokens,
         "value": mean(response.value, valid),
         "env_steps": valid.sum().astype(jnp.float32),
     }

@@ -80,7 +80,7 @@ def fresh() -> Lanes:
 
 @functools.cache
 def fresh_pool(size: int = POOL) -> ResetPool:
-    return jax.jit(lambda key: ResetPool.create(WORLD, key, size))(jax.random.key(2))
+    return jax.jit(lambda key: ResetPool.create(WORLD, key, B, size))(jax.random.key(2))
 
 
 def bits(key) -> tuple:
@@ -125,11 +125,12 @@ class SlowLane:
 class SlowPool:
     def __init__(self, size):
         self.states = [reset(key) for key in jax.random.split(jax.random.key(2), size)]
-        self.taken = 0
+        self.taken = [0] * B
 
-    def take(self):
-        again, number = divmod(self.taken, len(self.states))
-        self.taken += 1
+    def take(self, lane):
+        again = (self.taken[lane] * B + lane) // len(self.states)
+        number = (self.taken[lane] * B + lane + again) % len(self.states)
+        self.taken[lane] += 1
         state = self.states[number]
         return state.replace(key=jax.random.fold_in(state.key, again))
 
@@ -160,14 +161,14 @@ def test_is_the_simulation(seed):
         actions = rng.choice(4, B, p=[0.55, 0.2, 0.2, 0.05]).astype(np.int32)
         lanes, outcome, pool = fast(lanes, jnp.asarray(actions), pool)
         for i, lane in enumerate(slow):
-            want = lane.advance(actions[i], slow_pool.take)
+            want = lane.advance(actions[i], functools.partial(slow_pool.take, i))
             for name in ("reward", "terminated", "truncated", "success"):
                 assert getattr(outcome.step, name)[i] == want[name], name
             for name in ("valid", "ended", "episode_return", "episode_length"):
                 assert getattr(outcome, name)[i] == want[name], name
         assert_lanes(lanes, slow)
-        assert pool.next == slow_pool.taken
-    assert slow_pool.taken > 2 * POOL  # it ran out more than once
+        assert pool.taken.tolist() == slow_pool.taken
+    assert sum(slow_pool.taken) > 2 * POOL  # it ran out more than once
 
 
 def run(actions, pool_size=POOL):
@@ -225,18 +226,22 @@ def test_no_two_episodes_ever_have_one_key(size):
     assert len(set(keys)) == len(keys) == 7 * B
     layouts = [layout for lanes in seen[1:] for layout in lanes.world.layout.tolist()]
     first = fresh_pool(size).states.layout.tolist()
-    assert layouts == [first[i % size] for i in range(6 * B)]  # in order; only layouts repeat
+    assert layouts == [first[(i + i // size) % size] for i in range(6 * B)]  # only layouts repeat
 
 
 def test_take_worked_example():
-    pool = fresh_pool(8).replace(next=jnp.int32(5))
-    states, after = jax.jit(ResetPool.take)(pool, jnp.array([False, True, False, True]))
-    np.testing.assert_array_equal(states.layout, pool.states.layout[np.array([5, 5, 6, 6])])
-    assert after.next == 7
+    pool = fresh_pool(8).replace(taken=jnp.array([0, 1, 2, 0]))
+    wanted = jnp.array([True, False, True, False])
+    states, after = jax.jit(ResetPool.take)(pool, wanted)
+    np.testing.assert_array_equal(states.layout, pool.states.layout[np.array([0, 5, 3, 3])])
+    assert bits(states.key[2]) != bits(states.key[3])
+    assert after.taken.tolist() == [1, 1, 3, 0]
+    part, _ = pool.part(jnp.array([2, 1])).take(wanted[1:3])
+    assert [bits(key) for key in part.key] == [bits(states.key[i]) for i in (2, 1)], "in whatever order they ask"
 
 
 def test_a_pool_that_is_not_asked_stays_as_it_is():
-    assert fresh_pool().take(jnp.zeros(B, bool))[1].next == 0
+    assert not fresh_pool().take(jnp.zeros(B, bool))[1].taken.any()
 
 
 @pytest.mark.parametrize("history", [1, 2, 4])

@@ -30,7 +30,7 @@ class Scripted(Policy):
 
     def act(self, prepared, observation, key, silent, sight):
         lanes = len(observation.frames_seen)
-        action = jnp.where(silent, -1, jax.random.randint(key, (lanes,), -1, 2, jnp.int32))
+        action = jnp.where(silent, -1, jax.vmap(lambda key: jax.random.randint(key, (), -1, 2, jnp.int32))(key))
         tokens = jnp.zeros((lanes, 3), jnp.int32)
         return Response(
             tokens=tokens,

@@ -23,7 +23,7 @@ from vldac.models.attention import attend, causal_mask, within_window
 from vldac.models.config import TextConfig
 from vldac.models.fused import FusedLinear
 from vldac.models.inputs import Inputs
-from vldac.models.kv_cache import KVCache
+from vldac.models.kv_cache import KVCache, write_slots
 from vldac.models.layers import Embedding, Linear, Remat, RMSNorm, scan_stack, stack, together, unstack
 from vldac.models.rope import mrope_angles, rotate
 
@@ -90,9 +90,10 @@ class Attention(nnx.Module):
         view: View,
         prefix: Prefix | None = None,
         cache: KeyValue | None = None,
-        index: Int[Array, ""] | None = None,
+        index: Int[Array, "..."] | None = None,
     ) -> tuple[Float[Array, "b s e"], KeyValue]:
-        """Attends to x itself, or, given a cache, to the cache with x written into slots index, index + 1, ...
+        """Attends to x itself, or, given a cache, to the cache with x written into slots index, index + 1, ...; an
+        index of shape [B] is each lane's own, for one slot.
 
         Returns:
           (output, (key, value)): the keys and values attended to, prefix apart.
@@ -105,8 +106,7 @@ class Attention(nnx.Module):
         query, key = rotate(query, view.cos, view.sin), rotate(key, view.cos, view.sin)
         key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)  # [B, K, S, D]
         if cache is not None:
-            key = jax.lax.dynamic_update_slice_in_dim(cache[0], key.astype(cache[0].dtype), index, axis=2)
-            value = jax.lax.dynamic_update_slice_in_dim(cache[1], value.astype(cache[1].dtype), index, axis=2)
+            key, value = write_slots(cache[0], key, index), write_slots(cache[1], value, index)
         out = attend(query, key, value, view.mask, prefix, view.prefix_mask, self.scale)
         out = out.reshape(batch, slots, -1)
         return self.o_proj(out) if self.fused is None else self.out(out)[0], (key, value)
@@ -158,7 +158,7 @@ class DecoderLayer(nnx.Module):
         view: View,
         prefix: Prefix | None = None,
         cache: KeyValue | None = None,
-        index: Int[Array, ""] | None = None,
+        index: Int[Array, "..."] | None = None,
     ) -> tuple[Float[Array, "b s e"], KeyValue]:
         """As `Attention.__call__`."""
         attended, key_value = self.self_attn(self.input_layernorm(x), view, prefix, cache, index)
@@ -247,13 +247,13 @@ class Decoder(nnx.Module):
         embedding: Float[Array, "b e"],
         positions: Int[Array, "b 3"],
         cache: KVCache,
-        index: Int[Array, ""],
+        index: Int[Array, "..."],
         valid: Bool[Array, "b s"],
         prefix: KVCache | None = None,
     ) -> tuple[Float[Array, "b e"], KVCache]:
         """One token a lane: see `VLM.decode_step`."""
         at = positions[:, :1]
-        slots_at = jax.lax.dynamic_update_slice_in_dim(cache.positions, at, index, axis=1)
+        slots_at = write_slots(cache.positions[:, None, :, None], at[:, None, :, None], index)[:, 0, :, 0]
         local = self.config.local
         positions = positions[:, :, None]
         views = [self._view(positions, valid[:, None], self.config.rope_theta, self.config.rope_factor)]

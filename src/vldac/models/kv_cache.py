@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, DTypeLike, Float, Int
+from jaxtyping import Array, DTypeLike, Float, Int, Num
 
 
 @struct.dataclass
@@ -65,3 +66,15 @@ class KVCache:
             v=tuple(jnp.pad(v, widths) for v in self.v),
             positions=jnp.pad(self.positions, ((0, 0), (0, extra))),
         )
+
+
+def write_slots(
+    cache: Num[Array, "b k s d"], new: Num[Array, "b k n d"], index: Int[Array, "..."]
+) -> Num[Array, "b k s d"]:
+    """Puts keys or values into slots index, index + 1, ... of every lane, or a single one into each lane's own."""
+    new = new.astype(cache.dtype)
+    if index.ndim == 0:
+        return jax.lax.dynamic_update_slice_in_dim(cache, new, index, axis=2)
+    lanes = jnp.arange(len(cache))
+    options = {"unique_indices": True, "indices_are_sorted": True, "mode": "promise_in_bounds"}
+    return cache.at[lanes, :, index].set(new[:, :, 0], **options)

@@ -108,7 +108,7 @@ class VLM(nnx.Module):
         embedding: Float[Array, "b d"],
         positions: Int[Array, "b 3"],
         cache: KVCache,
-        index: Int[Array, ""],
+        index: Int[Array, "..."],
         valid: Bool[Array, "b s"],
         prefix: KVCache | None = None,
     ) -> tuple[Float[Array, "b d"], KVCache]:
@@ -122,7 +122,7 @@ class VLM(nnx.Module):
           embedding: of the token.
           positions: its (temporal, height, width).
           cache: keys and values, S slots a lane; donate or carry it, it is updated in place then.
-          index: the slot that this token is written to, the same in every lane.
+          index: the slot that this token is written to, int32[] for the same in every lane, or int32[B].
           valid: which slots are attended, this token's own included.
           prefix: as in `forward`.
 

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from vldac.models import Inputs, KVCache
+from vldac.models.kv_cache import write_slots
 
 B, P, C, N = 3, 5, 15, 4  # lanes, prefix, context and answer slots
 IMAGE, SIZE = 4, (15, 31)  # the first context slot of an image, and its pixels
@@ -255,3 +256,14 @@ def test_cache_grows_stacks_and_knows_its_size(rng):
     np.testing.assert_array_equal(grown.k[1][:, :, :5], k[1])
     assert not grown.v[2][:, :, 5:].any()
     np.testing.assert_array_equal(grown.positions[:, :5], cache.positions)
+
+
+@pytest.mark.parametrize("index", [2, [4, 0, 3]], ids=["one slot", "a slot of each lane"])
+def test_slots_are_written_where_they_should_be(index):
+    rng = np.random.default_rng(0)
+    cache, new = (rng.normal(size=(3, 2, slots, 4)).astype(np.float32) for slots in (5, 1))
+    wanted = cache.copy()
+    for lane, slot in enumerate(np.broadcast_to(index, 3)):
+        wanted[lane, :, slot] = new[lane, :, 0]
+    written = jax.jit(write_slots)(cache, new, jnp.asarray(index, jnp.int32))
+    np.testing.assert_array_equal(written, wanted)
