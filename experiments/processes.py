@@ -8,7 +8,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import jax
 
@@ -48,6 +51,13 @@ def join(arguments: Sequence[str], program: str) -> list[str]:
     else:
         _initialize(*told)
     return rest
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process at once. At an ordinary exit JAX would wait for the others, of which one is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:

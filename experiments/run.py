@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if jax.process_count() == 1:
             raise
         print(f"error: {lost(error, command)}", file=sys.stderr)
-        return 1
+        processes.leave(1)
     except KeyboardInterrupt:
         print(f"aborted; to go on: {PROGRAM} --resume {command.run_dir}", file=sys.stderr)
         return 1
