@@ -76,7 +76,9 @@ def estimate(
     text, width = model_config.text, jnp.dtype(policy.dtype).itemsize
     prompt = policy.prompt
     prefix, context, answer = len(prompt.prefix), prompt.context_slots, policy.config.max_tokens
-    lanes, steps = rollout.worlds // ways, rollout.worlds * rollout.steps
+    worlds, steps = rollout.worlds // ways, rollout.worlds * rollout.steps
+    lanes = -(-rollout.lanes // ways) or worlds  # of the decoder
+    together = -(-rollout.refill_size // ways) if rollout.lanes else worlds  # prompts that are read together
 
     learner = "adapter" if "adapter" in params else "model"
     trained = (size_of(params[learner]) + size_of(params["value"])) // cut
@@ -103,14 +105,18 @@ def estimate(
         "experience": steps * (frame_bytes + 4 * 4 * answer),
     }
 
-    # Rollout: the cache of the context is padded to that of context and answer, so both exist for a moment.
+    # Rollout: the cache of the context is padded to that of context and answer, so both exist for a moment; those
+    # of refilled lanes are then copied to the others.
     rollout_part = {
         "decoder layers apart": layers * width,
-        "keys and values": key_value * (prefix + lanes * (2 * context + answer)),
-        "activations of the prompt": lanes * context * _layer_bytes(text, width, context, prefix),
-        "visual tokens": visual(lanes),
+        "keys and values": key_value * (prefix + lanes * (context + answer) + together * context),
+        "activations of the prompt": together * context * _layer_bytes(text, width, context, prefix),
+        "visual tokens": visual(worlds),
         "logits": 3 * 4 * lanes * text.vocab_size,
     }
+
+    if rollout.lanes:
+        rollout_part["keys and values"] += key_value * together * (context + answer)
 
     part = (optimizer.microbatch or optimizer.minibatch) // ways
     slots = context + answer - 1

@@ -12,6 +12,7 @@ Names that the progress display and the report know (anything else may be logged
     rollout/episode_return, rollout/episode_length     means over the same episodes
     rollout/parse_failure_rate             share of answers that name no action
     rollout/answer_tokens                  tokens in an answer, mean
+    rollout/lane_use                       share of the decoder's turns, in all its lanes, that wrote a token
     rollout/entropy                        of the tokens sampled, nats
     rollout/tokens_per_second, rollout/env_steps_per_second
     train/loss, train/policy_loss, train/value_loss, train/kl_reference, train/kl_old, train/clip_fraction,

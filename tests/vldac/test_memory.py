@@ -34,13 +34,13 @@ def wide(tiny):
 
 @pytest.fixture(scope="module")
 def make(signal, tokenizer, wide):
-    def build(adapter=None, dtype=jnp.float32, microbatch=0, **policy):
+    def build(adapter=None, dtype=jnp.float32, microbatch=0, lanes=0, **policy):
         config = PolicyConfig(max_tokens=24, decoding="grammar", **policy)
         setup = Setup(
             signal,
             Policy.build(signal, tokenizer, wide, config, HEAD, dtype, adapter),
             10,
-            RolloutConfig(worlds=32, steps=2),
+            RolloutConfig(worlds=32, steps=2, lanes=lanes),
             VLDACConfig(),
             OptimizerConfig(minibatch=64, microbatch=microbatch),
         )
@@ -72,6 +72,16 @@ def test_what_the_advice_names_makes_it_smaller(make, wide):
     assert peak(dtype=jnp.bfloat16) < whole
     assert peak(adapter=LoRAConfig(rank=2)) < whole
     assert peak(history=3) > whole
+
+
+def test_keys_and_values_are_those_of_the_lanes(make, wide):
+    def rollout(**options):
+        return memory.estimate(*(lambda s, p: (s, wide, p))(*make(**options))).rollout
+
+    in_step, few = rollout(), rollout(lanes=8)
+    for name in ("keys and values", "activations of the prompt", "logits"):
+        assert few[name] < in_step[name] / 2, name
+    assert few["visual tokens"] == in_step["visual tokens"]
 
 
 def test_what_does_not_fit_is_refused_with_advice(make, wide):

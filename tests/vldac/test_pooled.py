@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
 
 import jax
@@ -34,9 +35,11 @@ def run(signal, tokenizer, tiny):
 
     @functools.cache
     def go(**options):
-        config = replace(CONFIG, **options)
+        """(worlds, trajectory, the compiled program)"""
+        config, key = replace(CONFIG, **options), jax.random.key(2)
         gather = jax.jit(lambda params, key: rollout(policy, signal, params, lanes, key, config))
-        return jax.device_get(gather(params, jax.random.key(2)))
+        gather = gather.lower(params, key).compile()
+        return *jax.device_get(gather(params, key)), gather.as_text()
 
     return go
 
@@ -48,8 +51,8 @@ def in_step(run):
 
 @pytest.mark.parametrize(("lanes", "refill"), [(3, 2), (7, 1)])
 def test_the_trajectory_is_that_of_worlds_in_step(run, in_step, lanes, refill):
-    worlds, trajectory = run(lanes=lanes, refill=refill)
-    wanted_worlds, wanted = in_step
+    worlds, trajectory, _ = run(lanes=lanes, refill=refill)
+    wanted_worlds, wanted, _ = in_step
     lengths = wanted.response.mask.sum(-1)[wanted.valid]
     assert lengths.min() < 4 and lengths.max() == 12 and len(set(lengths)) > 4, "no answer waits for another"
     assert (~wanted.valid).any() and wanted.terminated.any(), "or no episode ended one way or the other"
@@ -68,8 +71,8 @@ def test_the_trajectory_is_that_of_worlds_in_step(run, in_step, lanes, refill):
 
 
 def test_lanes_are_used_better_than_in_step(run, in_step):
-    _, pooled = run(lanes=3, refill=2)
-    _, wanted = in_step
+    _, pooled, _ = run(lanes=3, refill=2)
+    _, wanted, _ = in_step
     longest = wanted.response.mask.sum(-1).max(axis=1)
     assert wanted.lane_tokens == (np.maximum(longest, 1) - 1).sum() * CONFIG.worlds
     metrics = jax.jit(rollout_metrics)
@@ -77,6 +80,16 @@ def test_lanes_are_used_better_than_in_step(run, in_step):
     followers = wanted.response.mask[..., 1:].sum()
     np.testing.assert_allclose(uses[0], followers / wanted.lane_tokens, rtol=1e-6)
     assert pooled.lane_tokens % 3 == 0 and uses[0] < uses[1] <= 1
+
+
+def test_keys_and_values_are_written_in_place(run):
+    """Copied once, when their lanes are made, and by neither loop."""
+    program = run(lanes=3, refill=2)[-1]
+    loops, entry = program.split("\nENTRY ")
+    slots = max(map(int, re.findall(r"f32\[3,2,(\d+),8\]", program)))  # 3 lanes, 2 heads of 8
+    shape = f"f32[3,2,{slots},8]"
+    assert f"= {shape}" in loops and f"= {shape}" in entry
+    assert not re.search(rf"= {re.escape(shape)}\S* (copy|transpose|select)\(", loops)
 
 
 def test_settings_that_can_not_be_are_named():

@@ -98,6 +98,7 @@ _ABOUT: dict[str, tuple[str, str, str]] = {
     "train/log_ratio_abs": ("Change of tokens", "Mean |log ratio| of new and old probability.", "zero"),
     "train/advantage_std": ("Spread of advantages", "Standard deviation before normalisation.", "zero"),
     "rollout/answer_tokens": ("Answer length", "Tokens in an answer.", "zero"),
+    "rollout/lane_use": ("Use of lanes", "Share of the decoder's turns that wrote a token.", "share"),
     "rollout/tokens_per_second": ("Generation speed", "Tokens a second.", "zero"),
     "rollout/env_steps_per_second": ("World speed", "Environment steps a second.", "zero"),
 }
