@@ -1,4 +1,4 @@
-"""Measures speed: `python -m experiments.bench [PIECE] [PRESET] [--section.field value ...]`.
+"""Measures speed: `python -m experiments.bench [PIECE ...] [PRESET] [--section.field value ...]`.
 
     python -m experiments.bench                                       everything, of the nano model
     python -m experiments.bench worlds --world miniworld/one_room     one world, at several numbers of them
@@ -13,6 +13,7 @@ Exit codes: 0 done; 2 a configuration that can not be run; 1 anything else.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -151,9 +152,9 @@ def _with_peer(command: Command, arguments: list[str], console: Console) -> int:
 
 
 def _peer_arguments(command: Command, rest: list[str]) -> list[str]:
-    """The peer's command line: the same, its piece among those that it has."""
-    words = rest[1:] if rest and rest[0] in PIECES else rest
-    return [*command.pieces, *words] if len(command.pieces) == 1 else words
+    """The peer's command line: the same, with the pieces that it has."""
+    words = itertools.dropwhile(lambda word: word in PIECES, rest)
+    return [*(piece for piece in command.pieces if piece in PEER_PIECES), *words]
 
 
 def _without(arguments: Sequence[str], flag: str) -> list[str]:

@@ -61,7 +61,7 @@ def best(function: Callable[..., Any], *args: Any, wait: Callable[[Any], Any] = 
     started = time.perf_counter()
     wait(function(*args))
     wait(function(*args))
-    calls = max(1, min(20, int(0.2 / (time.perf_counter() - started))))
+    calls = max(1, min(20, int(0.1 / (time.perf_counter() - started))))
     seconds = []
     for _ in range(_TRIES):
         started = time.perf_counter()

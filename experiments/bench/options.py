@@ -80,7 +80,7 @@ class Command:
 def parse(
     arguments: Sequence[str], program: str, kind: type = Options, pieces: Sequence[str] = (*PIECES,)
 ) -> Command:
-    """Reads `[PIECE] [PRESET] [flags]`.
+    """Reads `[PIECE ...] [PRESET] [flags]`.
 
     Args:
       arguments: of the command line.
@@ -94,21 +94,24 @@ def parse(
     """
     rest = list(arguments)
     words = [rest.pop(0) for _ in itertools.takewhile(lambda word: not word.startswith("-"), arguments)]
-    asked = (words.pop(0),) if words and words[0] in pieces else tuple(pieces)
+    asked = set()
+    while words and words[0] in pieces:
+        asked.add(words.pop(0))
     preset = words.pop(0) if words else "nano"
     if preset not in PRESETS:
         raise ConfigError(f"{preset!r} is no piece and no preset; accepted: {', '.join((*pieces, *PRESETS))}")
     if words:
-        raise ConfigError(f"{words[0]!r} is one word too many; accepted: one piece and one preset")
+        raise ConfigError(f"{words[0]!r} is one word too many; accepted: pieces, then one preset")
     base = PRESETS[preset]()
     base = dataclasses.replace(base, evaluation=EvaluationConfig(unseen=()))  # nothing is evaluated
     options = tyro.cli(
-        kind, prog=f"{program} [PIECE] [PRESET]", description=_help(pieces), args=rest, default=kind(run=base)
+        kind, prog=f"{program} [PIECE ...] [PRESET]", description=_help(pieces), args=rest, default=kind(run=base)
     )
     options.check()
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--world")
     named = chosen.parse_known_args(rest)[0].world is not None
+    asked = tuple(piece for piece in pieces if piece in (asked or pieces))
     return Command(asked, (options.run.world,) if named else envs_jax.names(), options)
 
 
@@ -116,7 +119,7 @@ def _help(pieces: Sequence[str]) -> str:
     lines = [
         "Measure speed beside what this device could do at best.",
         "",
-        "PIECE (default: all of them) is one of:",
+        "PIECE (default: all) is of:",
     ]
     lines += [f"  {name}: {what}" for name, what in PIECES.items() if name in pieces]
     lines += ["", f"PRESET (default nano) is one of: {', '.join(PRESETS)}"]

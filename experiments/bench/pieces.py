@@ -108,7 +108,12 @@ class Model:
         return len(self.setup.policy.prompt.prefix)
 
     def _row(self, piece: str, what: str, size: dict[str, int], **values: Any) -> Row:
-        lanes = {} if piece == "update" else {"lanes": self.setup.rollout.worlds}
+        rollout = self.setup.rollout
+        lanes = {"lanes": rollout.worlds if piece == "decode" else rollout.lanes or rollout.worlds}
+        if piece in ("rollout", "iteration"):
+            lanes = {"worlds": rollout.worlds, **lanes}
+        elif piece == "update":
+            lanes = {}
         shape = {"static": self._prefix, "context": self.setup.policy.prompt.context_slots}
         return Row(piece, what, {**lanes, **size, **shape}, dtype=self.sizes.dtype, **values)
 
@@ -191,7 +196,9 @@ class Model:
         program = compile_ahead(jax.jit(gather), *args)
         seconds = timed(lambda: program.call(*args), self.repeats)
         trajectory = program.call(*args)
-        tokens, steps = int(trajectory.response.mask.sum()), int(trajectory.valid.sum())
+        mask = trajectory.response.mask
+        tokens, steps = int(mask.sum()), int(trajectory.valid.sum())
+        looped = int(trajectory.lane_tokens) + int(mask[..., 0].sum())  # first tokens come with the prompt
         context = float(_context_tokens(setup.policy, trajectory.observation).mean())
         return [
             self._row(
@@ -199,7 +206,7 @@ class Model:
                 "experience",
                 {"steps": setup.rollout.steps},
                 seconds=seconds,
-                counts={"useful_tokens": tokens, "env_steps": steps},
+                counts={"useful_tokens": tokens, "loop_tokens": looped, "env_steps": steps},
                 stages=self._rollout_work(steps, tokens, context),
                 compile_seconds=program.compile_seconds,
                 device_bytes=program.device_bytes,
@@ -270,12 +277,13 @@ class Model:
     def _rollout_work(self, steps: Number, tokens: Number, context: Number) -> list[work.Stage]:
         """One prompt a step, and one more a world for the value of what came last. Every frame is encoded once."""
         config, history = self.setup.rollout, self.setup.policy.config.history
+        lanes = config.lanes or config.worlds
         return [
             *work.static_text(self.sizes, self._prefix),
             *work.frames(self.sizes, config.worlds * history),
             *work.frames(self.sizes, config.worlds, config.steps),
             *work.prompt(self.sizes, config.worlds, self._prefix, context, config.steps + 1),
-            *work.packed_answers(self.sizes, config.worlds, steps, tokens, self._prefix, context),
+            *work.packed_answers(self.sizes, lanes, steps, tokens, self._prefix, context),
         ]
 
     def _update_work(self, steps: Number, tokens: Number, context: Number) -> list[work.Stage]:

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = shlex.split(
     "--repeats 1 --numbers 4 --world miniworld/one_room_s6_fast --rollout.worlds 4 --rollout.steps 2 "
     "--optimizer.minibatch 8 --optimizer.microbatch 4 --optimizer.epochs 1 --policy.max-tokens 16 "
-    "--policy.history 2 --model.lora.rank 2"
+    "--model.lora.rank 2"
 )
 FULL = [*SMALL[:-2], "--model.lora.rank", "0"]
 
@@ -216,6 +216,7 @@ def test_the_slower_of_bytes_and_operations_limits_each_stage():
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "COLUMNS": "200"}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiles in half the time, and no time is looked at
     return subprocess.run(
         [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
     )
@@ -253,7 +254,7 @@ def test_every_piece_and_the_peer_stand_in_one_table_and_one_file(tmp_path):
 
 
 def test_the_prompt_has_as_many_tokens_as_are_asked_for():
-    for wanted in (150, 151, 152, 153):
+    for wanted in (150, 153):
         prompt = parts_of(command(*SMALL, "--prompt-tokens", str(wanted)).options).setup.policy.prompt
         assert len(prompt.prefix) == wanted
     with pytest.raises(ConfigError, match="prompt_tokens is 20; accepted: 0, or 121"):
@@ -264,7 +265,7 @@ def test_the_prompt_has_as_many_tokens_as_are_asked_for():
     "arguments, message",
     [
         (["decod"], "'decod' is no piece and no preset; accepted: worlds, decode"),
-        (["decode", "nano", "mini"], "'mini' is one word too many"),
+        (["decode", "update", "nano", "mini"], "'mini' is one word too many"),
         (["decode", "--repeats", "0"], "repeats is 0; accepted: 1 or more"),
         (["worlds", "--numbers", "0"], "numbers is (0,); accepted"),
         (["decode", "--json", "/nowhere/at/all.json"], "json is '/nowhere/at/all.json'; accepted"),
