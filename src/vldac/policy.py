@@ -243,6 +243,13 @@ class Policy:
             levels = jnp.concatenate([levels, jnp.moveaxis(visual.deepstack, 0, 1)], axis=1)
         return levels.reshape(*frames.shape[:2], *levels.shape[1:])
 
+    def look_on(self, prepared: Prepared, observation: Observation, sight: Sight) -> Sight:
+        """The sight of observations that have moved on by one frame since `sight`: only that one is encoded.
+
+        In a fresh episode older frames are absent, and what is left of the episode before is never looked at.
+        """
+        return jnp.concatenate([sight[:, 1:], self.look(prepared, observation.frames[:, -1:])], axis=1)
+
     def value(
         self, prepared: Prepared, observation: Observation, sight: Sight | None = None
     ) -> Float[Array, " b"]:

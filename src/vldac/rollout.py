@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from envs_jax import World
 from vldac.lanes import Lanes, Observation, ResetPool, advance
-from vldac.policy import Policy, Response, Sight
+from vldac.policy import Policy, Response
 from vldac.pooled import Worlds, pooled
 
 
@@ -136,7 +136,7 @@ def rollout(
         observation = lanes.observation
         lanes, pool, row = take_step(world, config, policy.config.history, lanes, pool, response, keys)
         row |= {"observation": observation, "response": response}
-        return lanes, pool, look_on(policy, prepared, lanes.observation, sight), row
+        return lanes, pool, policy.look_on(prepared, lanes.observation, sight), row
 
     def step(carry, number):
         lanes, pool, sight = carry
@@ -220,15 +220,6 @@ def in_parts(function: Callable[[Any], Array], rows: Any, most: int) -> Array:
     parts = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows)
     result = jax.lax.map(function, parts)
     return result.reshape(count, *result.shape[2:])
-
-
-def look_on(policy: Policy, prepared: Any, observation: Observation, sight: Sight) -> Sight:
-    """The sight of observations that moved on by one frame: only that one is encoded.
-
-    In a fresh episode older frames are absent, and what is left of the episode before is never looked at.
-    """
-    newest = policy.look(prepared, observation.frames[:, -1:])
-    return jnp.concatenate([sight[:, 1:], newest], axis=1)
 
 
 def rollout_metrics(trajectory: Trajectory) -> dict[str, Float[Array, ""]]:

@@ -11,7 +11,6 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from vldac.models import Qwen2VL, config_from_hf, hf
 from vldac.policy import Policy, PolicyConfig, init_params
-from vldac.rollout import look_on
 from vldac.text.tokenizer import IMAGE, VISION_END, VISION_START, special_id, vocabulary
 
 HEAD = (8,)
@@ -166,7 +165,7 @@ def test_frames_encoded_as_they_come_into_view_are_seen_alike(signal, tokenizer,
         prepared = policy.prepare(params)
         sight = policy.look(prepared, observation.frames)
         before = jnp.full_like(sight[:, :1], 3.0)  # of a frame that has left
-        sight = look_on(policy, prepared, observation, jnp.concatenate([before, sight[:, :-1]], axis=1))
+        sight = policy.look_on(prepared, observation, jnp.concatenate([before, sight[:, :-1]], axis=1))
         wrong = sight.at[:, :, 1:].multiply(0.5)
         return policy.value(prepared, observation), *(
             policy.value(prepared, observation, x) for x in (sight, wrong)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vldac.lanes import begin
-from vldac.policy import Policy, PolicyConfig, Response
+from vldac.policy import Policy, PolicyConfig, Prepared, Response
 from vldac.rollout import RolloutConfig, rollout, rollout_metrics
 
 
@@ -19,7 +19,7 @@ class Scripted(Policy):
         object.__setattr__(self, "config", PolicyConfig(history=2, max_tokens=3))
 
     def prepare(self, params):
-        return params
+        return Prepared(params=params, prefix=None, layers=None)
 
     def look(self, prepared, frames):
         return frames[:, :, 8:9, 8:9, 1].astype(jnp.float32)[..., None]

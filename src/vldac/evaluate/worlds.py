@@ -37,8 +37,10 @@ class Decision:
     mask: Bool[Array, "b n"]
 
 
-# (worlds' states [B, ...], observation [B, ...], key, idle bool[B]) -> Decision
-Decide = Callable[[Any, Observation, PRNGKeyArray, Array], Decision]
+# (worlds' states [B, ...], observation [B, ...], memory, key, idle bool[B]) -> Decision
+Decide = Callable[[Any, Observation, Any, PRNGKeyArray, Array], Decision]
+# (observation [B, ...], memory of the one before, None at first) -> memory
+Remember = Callable[[Observation, Any], Any]
 
 
 @struct.dataclass
@@ -85,6 +87,7 @@ class _Loop:
     step: int32[B], its steps so far.
     begun: int32[], episodes that have been begun.
     turn: int32[], for the keys.
+    memory: what the observation's `Remember` gave.
     """
 
     number: Int[Array, " b"]
@@ -93,6 +96,7 @@ class _Loop:
     turn: Int[Array, ""]
     states: Any
     observation: Observation
+    memory: Any
     results: Results
     recording: Recording
 
@@ -106,6 +110,7 @@ def play(
     history: int = 1,
     record: int = 0,
     answer_tokens: int = 0,
+    remember: Remember = lambda observation, memory: None,
 ) -> tuple[Results, Recording]:
     """Plays `episodes` fresh episodes to their ends.
 
@@ -118,6 +123,7 @@ def play(
       history: frames of an observation.
       record: R, how many of the first episodes are recorded.
       answer_tokens: N of the decisions.
+      remember: what `decide` is told of observations beside the present one; of a lane's last episode, too.
 
     Returns:
       (results, recording).
@@ -127,13 +133,15 @@ def play(
     fresh = jax.vmap(world.reset)(jax.random.split(reset_key, episodes))  # [E, ...]
     states = shard_batch(jax.tree.map(lambda leaf: leaf[:lanes], fresh))
     steps, none = world.max_steps, jnp.zeros(episodes, jnp.int32)
+    observation = jax.vmap(lambda state: observe(world, state, None, history))(states)
     loop = _Loop(
         number=jnp.arange(lanes, dtype=jnp.int32),
         step=jnp.zeros(lanes, jnp.int32),
         begun=jnp.int32(lanes),
         turn=jnp.int32(0),
         states=states,
-        observation=jax.vmap(lambda state: observe(world, state, None, history))(states),
+        observation=observation,
+        memory=remember(observation, None),
         results=Results(
             success=none.astype(bool),
             length=none,
@@ -152,7 +160,7 @@ def play(
 
     def body(loop: _Loop) -> _Loop:
         idle = loop.number >= episodes
-        decision = decide(loop.states, loop.observation, jax.random.fold_in(key, loop.turn), idle)
+        decision = decide(loop.states, loop.observation, loop.memory, jax.random.fold_in(key, loop.turn), idle)
         states, step = jax.vmap(world.step)(loop.states, decision.action)
 
         # Rows beyond the last episode, those of idle lanes, are dropped.
@@ -182,13 +190,15 @@ def play(
         number = jnp.where(over, following, loop.number)
         begin = jnp.minimum(number, episodes - 1)
         states = select(over, jax.tree.map(lambda leaf: leaf[begin], fresh), states)
+        observation = observe_lanes(world, states, loop.observation, over, history)
         return _Loop(
             number=number,
             step=jnp.where(over, 0, loop.step + 1),
             begun=loop.begun + over.sum(dtype=jnp.int32),
             turn=loop.turn + 1,
             states=states,
-            observation=observe_lanes(world, states, loop.observation, over, history),
+            observation=observation,
+            memory=remember(observation, loop.memory),
             results=results,
             recording=recording,
         )
@@ -203,12 +213,17 @@ def play_policy(
     """`play` by a policy that samples as it does in training."""
     prepared = policy.prepare(params)
 
-    def decide(states, observation, key, idle):
-        response = policy.act(prepared, observation, key, silent=idle)
+    def remember(observation, sight):
+        if sight is None:
+            return policy.look(prepared, observation.frames)
+        return policy.look_on(prepared, observation, sight)
+
+    def decide(states, observation, sight, key, idle):
+        response = policy.act(prepared, observation, key, idle, sight)
         return Decision(action=response.action, tokens=response.tokens, mask=response.mask)
 
     config = policy.config
-    return play(world, decide, key, episodes, lanes, config.history, record, config.max_tokens)
+    return play(world, decide, key, episodes, lanes, config.history, record, config.max_tokens, remember)
 
 
 def play_scripted(world: World, key: PRNGKeyArray, episodes: int) -> tuple[Results, Results]:
@@ -218,10 +233,10 @@ def play_scripted(world: World, key: PRNGKeyArray, episodes: int) -> tuple[Resul
         nothing = jnp.zeros((len(action), 0), jnp.int32)
         return Decision(action=action, tokens=nothing, mask=nothing.astype(bool))
 
-    def expert(states, observation, key, idle):
+    def expert(states, observation, memory, key, idle):
         return silent(jax.vmap(world.expert)(states, jax.random.split(key, len(idle))))
 
-    def chance(states, observation, key, idle):
+    def chance(states, observation, memory, key, idle):
         return silent(jax.random.randint(key, idle.shape, 0, len(world.actions), jnp.int32))
 
     expert_key, chance_key = jax.random.split(key)
