@@ -83,6 +83,10 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def tiny(tokenizer) -> Qwen2VLConfig:
+    return tiny_qwen2_vl(tokenizer)
+
+
+def tiny_qwen2_vl(tokenizer) -> Qwen2VLConfig:
     """A Qwen2-VL of some ten thousand parameters; a 16x16 frame becomes 2x2 visual tokens."""
     tokens = vocabulary(tokenizer)
     return Qwen2VLConfig(
