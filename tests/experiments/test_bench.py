@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 
 from experiments.bench import __main__ as bench
-from experiments.bench import options, work
+from experiments.bench import options, pieces, work
 from experiments.bench.ceilings import Ceilings
+from experiments.bench.measure import Program
 from experiments.bench.options import PIECES, parse, parts_of
 from experiments.bench.table import COUNTS, Row, compare
 from experiments.config import ConfigError
@@ -32,6 +34,10 @@ SMALL = shlex.split(
     "--model.lora.rank 2"
 )
 FULL = [*SMALL[:-2], "--model.lora.rank", "0"]
+
+
+SIDE_BY_SIDE = "prompt and answer", "reference and epochs"
+UPDATE = {"env_steps": 8, "useful_tokens": 8 * 16}
 
 
 def command(*arguments: str) -> options.Command:
@@ -222,6 +228,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_every_piece_and_the_peer_stand_in_one_table_and_one_file(tmp_path):
     file = tmp_path / "figures.json"
     done = run("experiments.bench", *SMALL, "--peer", "--json", str(file))
@@ -251,6 +258,82 @@ def test_every_piece_and_the_peer_stand_in_one_table_and_one_file(tmp_path):
         ("update", "transformers"),
     }
     assert all(heading in done.stdout for heading in (*COUNTS.values(), "of limit", "x transformers"))
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Programs are traced and not compiled: what they would give is all ones. The slow test compiles them."""
+
+    def compile_ahead(jitted, *args):
+        shapes = jitted.eval_shape(*args)
+        return Program(lambda *_: jax.tree.map(ones, shapes), 1.0, 2**20)
+
+    def ones(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jnp.broadcast_to(jax.random.key(0), leaf.shape)
+        return jnp.ones(leaf.shape, leaf.dtype)
+
+    def drawn(parts):
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts.abstract_params())
+
+    monkeypatch.setattr(pieces, "compile_ahead", compile_ahead)
+    monkeypatch.setattr(pieces, "initial_params", drawn)
+    monkeypatch.setattr(bench.ceilings, "measure", lambda: Ceilings({"float32": 1e9, "bfloat16": 1e9}, 1e9))
+
+
+def test_ours_and_the_peer_stand_side_by_side(tmp_path, traced, monkeypatch, capsys):
+    """Each would have a process of its own; here they share this one. The peer computes in earnest."""
+    from experiments.peers import hf_torch
+
+    mains = {"experiments.bench": bench.main, "experiments.peers.hf_torch": hf_torch.main}
+    asked = []
+
+    def start(command, **options):
+        asked.append(command[2])
+        return subprocess.CompletedProcess(command, mains[command[2]](command[3:]))
+
+    monkeypatch.setattr(bench, "subprocess", SimpleNamespace(run=start, DEVNULL=subprocess.DEVNULL))
+    file = tmp_path / "figures.json"
+    assert bench.main(["decode", "update", *SMALL, "--peer", f"--json={file}"]) == 0
+    assert asked == list(mains)
+    result, shown = json.loads(file.read_text()), capsys.readouterr().out
+    assert result["command"].startswith("python -m experiments.bench decode update --repeats 1 ")
+    assert {"jax", "torch", "transformers", "peft"} <= set(result["versions"])
+    rows = {(row["runner"], row["piece"]): row for row in result["rows"] if row["what"] in SIDE_BY_SIDE}
+    assert len(rows) == 4
+    for piece, counts in (("decode", {"useful_tokens": 64, "loop_tokens": 64}), ("update", UPDATE)):
+        ours, theirs = rows["vldac", piece], rows["transformers", piece]
+        assert ours["counts"] == theirs["counts"] == counts
+        rate = "env_steps_per_second" if piece == "update" else "useful_tokens_per_second"
+        (ratio,) = (ratio["ratio"] for ratio in result["ratios"] if ratio["piece"] == piece)
+        assert ratio == ours[rate] / theirs[rate] and f"{ratio:.2f} x transformers" in shown
+        assert theirs["of_limit"] > 0
+    # The same work, counted once more by the peer.
+    assert rows["vldac", "update"]["needed_flops"] == rows["transformers", "update"]["needed_flops"]
+
+
+def test_every_piece_gives_rows_of_the_work_it_needs(tmp_path, traced, capsys):
+    file = tmp_path / "figures.json"
+    assert bench.main(["worlds", "rollout", "update", "iteration", *SMALL, "--json", str(file)]) == 0
+    result, shown = json.loads(file.read_text()), capsys.readouterr().out
+    assert result["config"]["rollout"]["worlds"] == 4 and result["hardware"]["platform"] == "cpu"
+    assert all(heading in shown for heading in (*COUNTS.values(), "of limit"))
+    rows = {(row["piece"], row["what"]): row for row in result["rows"]}
+    assert [piece for piece, _ in rows] == ["worlds", "worlds", "rollout", "update", "iteration"]
+    for (piece, what), row in rows.items():
+        assert f"{piece}: {what}"[:20] in shown
+        assert row["seconds"]["median"] >= row["seconds"]["min"] > 0 and row["program_bytes"] == 2**20
+        if piece != "worlds":
+            assert row["of_limit"] == pytest.approx(row["limit_seconds"] / row["seconds"]["median"])
+            each = [part["limit_seconds"] for part in row["stages"].values()]
+            assert row["limit_seconds"] == pytest.approx(sum(each)) and row["needed_flops"] > 0
+    world = "miniworld/one_room_s6_fast"
+    assert rows["worlds", f"{world}, step"]["counts"] == {"env_steps": 64}
+    assert rows["worlds", f"{world}, step and render"]["counts"] == {"env_steps": 64, "frames": 64}
+    experience = rows["rollout", "experience"]["counts"]
+    assert (experience["env_steps"], experience["useful_tokens"]) == (8, 8 * 16)
+    assert rows["update", "reference and epochs"]["counts"] == UPDATE
+    assert set(rows["rollout", "experience"]["stages"]) < set(rows["iteration", "rollout and update"]["stages"])
 
 
 def test_the_prompt_has_as_many_tokens_as_are_asked_for():
