@@ -276,6 +276,7 @@ def traced(monkeypatch):
     def drawn(parts):
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts.abstract_params())
 
+    monkeypatch.setenv("COLUMNS", "300")  # a narrow table cuts its headings
     monkeypatch.setattr(pieces, "compile_ahead", compile_ahead)
     monkeypatch.setattr(pieces, "initial_params", drawn)
     monkeypatch.setattr(bench.ceilings, "measure", lambda: Ceilings({"float32": 1e9, "bfloat16": 1e9}, 1e9))

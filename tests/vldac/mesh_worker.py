@@ -19,7 +19,7 @@ from pathlib import Path
 DEVICES = 8
 STOPPED = 3  # exit code of a process that was told that another one is gone
 HEAD = (8,)
-SHAPES = {"one": (1, 1, 1), "data": (8, 1, 1), "fsdp": (2, 4, 1), "all": (2, 2, 2), "tensor": (1, 1, 8)}
+SHAPES = {"one": (1, 1, 1), "data": (8, 1, 1), "all": (2, 2, 2), "tensor": (1, 1, 8)}
 
 
 def make_setup():

@@ -52,8 +52,12 @@ def make(signal, tokenizer, wide):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"remat": "full", "adapter": LoRAConfig(rank=4), "dtype": jnp.bfloat16}],
-    ids=["in full", "LoRA, recomputing"],
+    [
+        pytest.param({}, id="in full", marks=pytest.mark.slow),
+        pytest.param(
+            {"remat": "full", "adapter": LoRAConfig(rank=4), "dtype": jnp.bfloat16}, id="LoRA, recomputing"
+        ),
+    ],
 )
 def test_the_estimate_is_near_the_compilers_count(make, wide, options):
     setup, params = make(**options)

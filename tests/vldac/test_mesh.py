@@ -26,7 +26,7 @@ WORKER = Path(__file__).with_name("mesh_worker.py")
 ROOT = Path(__file__).parents[2]
 SIZES = {"data": 2, "fsdp": 4, "tensor": 8}
 LAYER = "model/language_model/layers"
-MESHES = {"data": (8, 1), "fsdp": (8, 4), "all": (4, 4), "tensor": (1, 8)}  # ways of the batch, of a weight
+MESHES = {"data": (8, 1), "all": (4, 4), "tensor": (1, 8)}  # ways of the batch, of a weight
 
 
 def start(*arguments):
