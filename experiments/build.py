@@ -123,18 +123,7 @@ def _build(config: RunConfig) -> Parts:
         check_divides(config, batch_ways(mesh.shape))
     checkpoint, tokenizer, model_config = open_model(config.model)
     worlds = {name: envs_jax.make(name) for name in (config.world, *config.evaluation.unseen)}
-    policies = {
-        name: Policy.build(
-            world,
-            tokenizer,
-            model_config,
-            config.policy,
-            config.model.value_head,
-            jnp.dtype(config.model.dtype),
-            config.model.lora,
-        )
-        for name, world in worlds.items()
-    }
+    policies = {name: policy_in(world, config, tokenizer, model_config) for name, world in worlds.items()}
     world, policy = worlds[config.world], policies[config.world]
     setup = Setup(
         world=world,
@@ -177,6 +166,13 @@ def check_divides(config: RunConfig, ways: int) -> None:
     for name, size in shared.items():
         if size % ways:
             raise ConfigError(f"{name} is {size}; accepted: multiples of mesh.data x mesh.fsdp, which is {ways}")
+
+
+def policy_in(world: envs_jax.World, config: RunConfig, tokenizer: Tokenizer, model_config: VLMConfig) -> Policy:
+    """The run's policy as it acts in a world."""
+    model = config.model
+    dtype = jnp.dtype(model.dtype)
+    return Policy.build(world, tokenizer, model_config, config.policy, model.value_head, dtype, model.lora)
 
 
 def open_model(config: ModelConfig) -> tuple[Path | None, Tokenizer, VLMConfig]:

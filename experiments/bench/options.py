@@ -14,10 +14,9 @@ from typing import Annotated, Any
 import tyro
 
 import envs_jax
-from experiments.build import Parts, build
+from experiments.build import Parts, build, policy_in
 from experiments.config import ConfigError, EvaluationConfig, RunConfig
 from experiments.presets import PRESETS
-from vldac.policy import Policy
 from vldac.text.prompt import task_text
 from vldac.text.tokenizer import encode
 
@@ -135,17 +134,9 @@ def parts_of(options: Options) -> Parts:
     parts = build(options.run)
     if not options.prompt_tokens:
         return parts
-    config, old = parts.config, parts.setup
+    old = parts.setup
     world = _told(old.world, _longer(parts, options.prompt_tokens))
-    policy = Policy.build(
-        world,
-        parts.tokenizer,
-        parts.model_config,
-        config.policy,
-        config.model.value_head,
-        old.policy.dtype,
-        config.model.lora,
-    )
+    policy = policy_in(world, parts.config, parts.tokenizer, parts.model_config)
     return dataclasses.replace(parts, setup=dataclasses.replace(old, world=world, policy=policy))
 
 

@@ -101,7 +101,7 @@ class Sizes:
     def of(cls, parts: Parts) -> Sizes:
         """Counts what a run is made of."""
         config, params, policy = parts.model_config, parts.abstract_params(), parts.setup.policy
-        text, vision = config.text, config.vision
+        text = config.text
         kind = model_class(config)
         layers = tower_patch = tower_token = 0
         for path, leaf in nnx.to_flat_state(params["model"]):
@@ -119,8 +119,6 @@ class Sizes:
         for path, leaf in nnx.to_flat_state(params["adapter"]) if "adapter" in params else ():
             adapters[path[0] == "language_model"] += math.prod(leaf.shape)
         work = config.tower_work(*parts.setup.world.image_shape[:2])
-        embed = getattr(vision, "embed_dim", None) or vision.hidden_size
-        heads = getattr(vision, "num_heads", None) or vision.num_attention_heads
         learner = "adapter" if "adapter" in params else "model"
         width = jnp.dtype(policy.dtype).itemsize
         return cls(
@@ -131,7 +129,7 @@ class Sizes:
             tower_adapter=adapters[False],
             tower_patch=tower_patch,
             tower_token=tower_token,
-            tower_pairs=4 * work.scores * (embed // heads) * work.depth,
+            tower_pairs=4 * work.scores * work.head_dim * work.depth,
             patches=work.patches,
             visual_tokens=policy.prompt.span.tokens,
             pair=4 * text.num_attention_heads * text.head_dim * text.num_hidden_layers,

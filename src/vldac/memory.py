@@ -92,8 +92,7 @@ def estimate(
         """Of the tower's intermediates in so many blocks, and of the visual tokens."""
         images = observations * frames
         at_once = images_at_once(tower, images, policy.dtype)
-        levels = 1 + len(getattr(model_config.vision, "deepstack_blocks", ()))
-        tokens = images * prompt.span.tokens * text.hidden_size * width * levels
+        tokens = images * prompt.span.tokens * text.hidden_size * width * tower.levels
         return at_once * blocks * tower.image_bytes(width) + tokens
 
     frame_bytes = frames * math.prod(setup.world.image_shape)

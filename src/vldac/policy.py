@@ -25,6 +25,7 @@ from vldac.mesh import batch_ways, shard_batch, shard_params
 from vldac.models import VLM, Inputs, KVCache, TowerWork, ValueHead, Visual, VLMConfig, create, lora
 from vldac.models.lora import LoRAConfig
 from vldac.models.value_head import REFERENCE_SIZES
+from vldac.parts import in_parts, part_size
 from vldac.text.grammar import ActionGrammar
 from vldac.text.prompt import Prompt
 from vldac.text.tokenizer import Vocabulary, vocabulary
@@ -236,12 +237,7 @@ class Policy:
 
         They are the parameters' own: to be computed anew when those change.
         """
-        model = self._model(prepared.params)
-        visual = self._encode(model, frames.reshape(-1, *frames.shape[2:]))
-        levels = visual.features[:, None]
-        if visual.deepstack is not None:
-            levels = jnp.concatenate([levels, jnp.moveaxis(visual.deepstack, 0, 1)], axis=1)
-        return levels.reshape(*frames.shape[:2], *levels.shape[1:])
+        return self._look(self._model(prepared.params), frames)
 
     def look_on(self, prepared: Prepared, observation: Observation, sight: Sight) -> Sight:
         """The sight of observations that have moved on by one frame since `sight`: only that one is encoded.
@@ -471,33 +467,34 @@ class Policy:
     ) -> tuple[Inputs, Int[Array, " b"]]:
         """What lies in the context slots, text and frames, and the position of the first answer token."""
         if sight is None:
-            frames = observation.frames
-            visual = self._encode(model, frames.reshape(-1, *frames.shape[2:]))
-        else:
-            levels = jnp.moveaxis(sight.reshape(-1, *sight.shape[2:]), 1, 0)  # [1 + K, B * h, T, d]
-            visual = Visual(levels[0], levels[1:] if len(levels) > 1 else None)
+            sight = self._look(model, observation.frames)
+        levels = jnp.moveaxis(sight.reshape(-1, *sight.shape[2:]), 1, 0)  # [1 + K, B * h, T, d]
+        visual = Visual(levels[0], levels[1:] if len(levels) > 1 else None)
         slots = jax.vmap(self.prompt.context)(observation.frames_seen, observation.text)
         inputs = Inputs(model.embed(slots.tokens), slots.positions, slots.valid)
         return inputs.place(visual, self.prompt.image_slots, self.prompt.image_numbers), slots.next_position
 
-    def _encode(self, model: VLM, images: UInt8[Array, "n h w 3"]) -> Visual:
-        """Visual tokens, of no more images at a time than `VISION_BYTES` has room for."""
-        at_once = images_at_once(model.config.tower_work(*images.shape[1:3]), len(images), self.dtype)
-        if at_once == len(images):
-            return model.encode_images(images, remat=self.config.remat)
-        encode = jax.checkpoint(lambda part: model.encode_images(part, remat=self.config.remat))
-        visual = jax.lax.map(encode, shard_batch(images.reshape(-1, at_once, *images.shape[1:]), axis=1))
-        features = visual.features.reshape(len(images), *visual.features.shape[2:])
-        if visual.deepstack is None:
-            return Visual(features)
-        levels = jnp.moveaxis(visual.deepstack, 1, 0)  # [chunks, K, ...] -> [K, chunks, ...]
-        return Visual(features, levels.reshape(len(levels), len(images), *levels.shape[3:]))
+    def _look(self, model: VLM, frames: UInt8[Array, "b n h w 3"]) -> Float[Array, "b n levels t d"]:
+        """See `look`. No more frames are encoded at a time than `VISION_BYTES` has room for."""
+        images = frames.reshape(-1, *frames.shape[2:])
+
+        def encode(images):
+            visual = model.encode_images(images, remat=self.config.remat)
+            levels = visual.features[:, None]
+            if visual.deepstack is None:
+                return levels
+            return jnp.concatenate([levels, jnp.moveaxis(visual.deepstack, 0, 1)], axis=1)
+
+        most = images_at_once(model.config.tower_work(*images.shape[1:3]), len(images), self.dtype)
+        if most < len(images):  # what is not held at a time is not kept for the backward pass either
+            encode = jax.checkpoint(encode)
+        levels = in_parts(encode, images, most)
+        return levels.reshape(*frames.shape[:2], *levels.shape[1:])
 
 
 def images_at_once(work: TowerWork, images: int, dtype: DTypeLike) -> int:
     """The largest divisor of `images` that a vision tower can take within `VISION_BYTES`; at least 1."""
-    most = max(1, VISION_BYTES // work.image_bytes(jnp.dtype(dtype).itemsize))
-    return next(n for n in range(min(most, images), 0, -1) if images % n == 0)
+    return part_size(images, VISION_BYTES // work.image_bytes(jnp.dtype(dtype).itemsize))
 
 
 def logits_rows(vocab_size: int) -> int:

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from envs_jax import World
 from vldac.lanes import Lanes, Observation, ResetPool, advance
+from vldac.parts import in_parts
 from vldac.policy import Policy, Response
 from vldac.pooled import Worlds, pooled
 
@@ -209,17 +209,6 @@ def step_keys(key: PRNGKeyArray, steps: Int[Array, "..."], worlds: Int[Array, " 
         return jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), world))
 
     return jax.vmap(of_one)(jnp.broadcast_to(steps, worlds.shape), worlds)
-
-
-def in_parts(function: Callable[[Any], Array], rows: Any, most: int) -> Array:
-    """function(rows), of no more than `most` rows at a time; leaves [B, ...]."""
-    count = len(jax.tree.leaves(rows)[0])
-    size = next(n for n in range(min(most, count), 0, -1) if count % n == 0)
-    if size == count:
-        return function(rows)
-    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows)
-    result = jax.lax.map(function, parts)
-    return result.reshape(count, *result.shape[2:])
 
 
 def rollout_metrics(trajectory: Trajectory) -> dict[str, Float[Array, ""]]:

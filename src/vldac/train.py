@@ -27,6 +27,7 @@ from vldac import watch
 from vldac.algorithms import vl_dac
 from vldac.lanes import Lanes, Observation, begin
 from vldac.mesh import batch_specs, constrain, gather, param_specs, shard_batch, whole_specs
+from vldac.parts import in_parts
 from vldac.policy import Policy
 from vldac.returns import gae, normalise
 from vldac.rollout import RolloutConfig, Trajectory, rollout, rollout_metrics
@@ -361,9 +362,7 @@ def learning_batch(
         ).log_probs
 
     microbatch = setup.optimizer.microbatch or setup.optimizer.minibatch
-    parts = shard_batch(jax.tree.map(lambda leaf: leaf.reshape(-1, microbatch, *leaf.shape[1:]), batch), axis=1)
-    scores = jax.lax.map(score, parts)
-    return batch.replace(reference_log_probs=scores.reshape(batch.old_log_probs.shape)), metrics
+    return batch.replace(reference_log_probs=in_parts(score, batch, microbatch)), metrics
 
 
 def step_loss(

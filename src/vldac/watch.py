@@ -17,7 +17,6 @@ REPEATING = 0.8  # share of tokens that repeat the one before: no text in a worl
 FEW = 16  # fewer answers may well all be the same
 UNREADABLE = 0.9
 MISMATCH = {"float32": 1e-4, "bfloat16": 1e-2}  # mean |log ratio| between acting and the first minibatch
-CONDITIONS = ("repeating", "identical", "unreadable", "mismatch", "skipped")
 
 
 def answer_metrics(tokens: Int[Array, "t b n"], mask: Bool[Array, "t b n"]) -> dict[str, Float[Array, ""]]:

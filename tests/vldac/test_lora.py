@@ -13,7 +13,6 @@ from vldac import policy as policies
 from vldac.algorithms.vl_dac import VLDACConfig
 from vldac.imitation import Imitation, ImitationConfig
 from vldac.models import create, lora
-from vldac.models.layers import together
 from vldac.models.lora import LoRAConfig
 from vldac.policy import Policy, PolicyConfig, init_params
 from vldac.rollout import RolloutConfig
@@ -101,10 +100,6 @@ def test_joined_products_equal_the_layers(tiny, targets):
     for ours, theirs in zip(fused.self_attn.fused(x), wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     np.testing.assert_allclose(fused.mlp(x[None]), layer.mlp(x[None]), atol=1e-5)
-    for ours, theirs in zip(
-        together([attention.q_proj, attention.k_proj, attention.v_proj], x), wanted, strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert not [path for path, _ in nnx.to_flat_state(nnx.state(fused)) if "q_proj" in path or "up_proj" in path]
 
 

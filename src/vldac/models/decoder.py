@@ -24,7 +24,7 @@ from vldac.models.config import TextConfig
 from vldac.models.fused import FusedLinear
 from vldac.models.inputs import Inputs
 from vldac.models.kv_cache import KVCache, write_slots
-from vldac.models.layers import Embedding, Linear, Remat, RMSNorm, scan_stack, stack, together, unstack
+from vldac.models.layers import Embedding, Linear, Remat, RMSNorm, scan_stack, stack, unstack
 from vldac.models.rope import mrope_angles, rotate
 
 Prefix = tuple[Float[Array, "1 k p d"], Float[Array, "1 k p d"]]
@@ -99,7 +99,7 @@ class Attention(nnx.Module):
           (output, (key, value)): the keys and values attended to, prefix apart.
         """
         batch, slots, _ = x.shape
-        products = self.fused(x) if self.fused else together([self.q_proj, self.k_proj, self.v_proj], x)
+        products = self.fused(x) if self.fused else [self.q_proj(x), self.k_proj(x), self.v_proj(x)]
         query, key, value = (y.reshape(batch, slots, -1, self.head_dim) for y in products)
         if self.q_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
@@ -132,7 +132,7 @@ class MLP(nnx.Module):
         del self.gate_proj, self.up_proj, self.down_proj
 
     def __call__(self, x: Float[Array, "b s e"]) -> Float[Array, "b s e"]:
-        gate, up = self.fused(x) if self.fused else together([self.gate_proj, self.up_proj], x)
+        gate, up = self.fused(x) if self.fused else [self.gate_proj(x), self.up_proj(x)]
         gate = jax.nn.silu(gate) if self.activation == "silu" else jax.nn.gelu(gate, approximate=True)
         return self.down_proj(gate * up) if self.fused is None else self.down(gate * up)[0]
 

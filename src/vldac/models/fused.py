@@ -27,7 +27,7 @@ class FusedLinear(nnx.Module):
         """Joins layers.
 
         Args:
-          layers: each with weight [out, in]; all of them with an adapter or none, and so with biases.
+          layers: each with weight [out, in] and any adapter or none; biases on all of them or on none.
           dtype: of the computation.
         """
         self.dtype = dtype

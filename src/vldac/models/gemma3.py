@@ -133,6 +133,7 @@ class Gemma3Config:
             intermediates=8 * vision.hidden_size + 2 * vision.intermediate_size,
             scores=vision.num_attention_heads * patches**2,
             depth=vision.num_hidden_layers,
+            head_dim=vision.hidden_size // vision.num_attention_heads,
         )
 
     @classmethod

@@ -44,19 +44,23 @@ class ImageSpan:
 
 @dataclass(frozen=True)
 class TowerWork:
-    """What a vision tower holds for one image while it computes a block: to know memory before it is spent.
+    """What a vision tower holds for one image while it computes a block: to know memory and work before.
 
     Attributes:
       patches: tokens of the tower.
       intermediates: numbers of one patch in a block, about.
       scores: attention scores of a block, all heads.
       depth: blocks.
+      head_dim: width of a head.
+      levels: sets of visual tokens that come of it, deepstack's counted.
     """
 
     patches: int
     intermediates: int
     scores: int
     depth: int
+    head_dim: int
+    levels: int = 1
 
     def image_bytes(self, itemsize: int) -> int:
         """Bytes of one image in one block. Scores are float32 before and after the softmax, and factors once."""

@@ -8,12 +8,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
@@ -52,39 +51,18 @@ class Linear(nnx.Module):
         self.lora_dropout = 0.0
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        return self.base(x) if self.lora_A is None else self.base(x) + self._adapter(x.astype(self.dtype))
+        x = x.astype(self.dtype)
+        y = jnp.einsum("...i,oi->...o", x, self.weight[...].astype(self.dtype))
+        if self.bias is not None:
+            y = y + self.bias[...].astype(self.dtype)
+        return y if self.lora_A is None else y + self._adapter(x)
 
     def _adapter(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         if self.lora_key is not None:
             kept = jax.random.bernoulli(self.lora_key[...], 1.0 - self.lora_dropout, x.shape)
             x = jnp.where(kept, x / (1.0 - self.lora_dropout), 0)
-        return self.lift(jnp.einsum("...i,ri->...r", x, self.lora_A[...].astype(self.dtype)))
-
-    def lift(self, low: Float[Array, "*b r"]) -> Float[Array, "*b o"]:
-        """The adapter's output from its inner, low dimension."""
+        low = jnp.einsum("...i,ri->...r", x, self.lora_A[...].astype(self.dtype))
         return jnp.einsum("...r,or->...o", low, self.lora_B[...].astype(self.dtype)) * self.lora_scale
-
-    def base(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        """The output without the adapter."""
-        x = x.astype(self.dtype)
-        y = jnp.einsum("...i,oi->...o", x, self.weight[...].astype(self.dtype))
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
-
-
-def together(layers: Sequence[Linear], x: Float[Array, "*b i"]) -> list[Float[Array, "*b o"]]:
-    """The outputs of layers that read the same input, in their order.
-
-    The narrow products with the adapters' A read the input once instead of once for each layer. With dropout every
-    adapter has an input of its own, and nothing is joined.
-    """
-    adapted = [layer for layer in layers if layer.lora_A is not None]
-    if len(adapted) < 2 or any(layer.lora_key is not None for layer in adapted):
-        return [layer(x) for layer in layers]
-    dtype = adapted[0].dtype
-    a = jnp.concatenate([layer.lora_A[...].astype(dtype) for layer in adapted])
-    low = jnp.einsum("...i,ri->...r", x.astype(dtype), a)
-    lows = iter(jnp.split(low, np.cumsum([layer.lora_A.shape[0] for layer in adapted])[:-1], axis=-1))
-    return [layer.base(x) if layer.lora_A is None else layer.base(x) + layer.lift(next(lows)) for layer in layers]
 
 
 class Embedding(nnx.Module):

@@ -13,28 +13,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, DTypeLike, Float, UInt8
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 from vldac.models.config import ImageConfig, VisionConfig, accept, hf_config
-from vldac.models.image import preprocess
-from vldac.models.inputs import Visual
-from vldac.models.layers import Linear, Remat, RMSNorm, scan_stack, stack
+from vldac.models.layers import Linear, Remat, RMSNorm, scan_stack
 from vldac.models.qwen2_vl import (
     Qwen2VL,
     Qwen2VLConfig,
+    VisionTower,
     qwen2_text_config,
     special_token_fields,
     vision_fields,
 )
 from vldac.models.rope import patch_coordinates
-from vldac.models.vision import PatchEmbed, PatchMerger, VisionBlock, image_angles
-from vldac.models.vlm import VLM
+from vldac.models.vision import image_angles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,25 +104,11 @@ class GatedMLP(nnx.Module):
         return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-class WindowedTower(nnx.Module):
-    """Flattened patches of images of one size to visual tokens."""
+class WindowedTower(VisionTower):
+    """Flattened patches of images of one size to visual tokens, most blocks within windows."""
 
-    def __init__(
-        self,
-        config: WindowedVisionConfig,
-        out_features: int,
-        *,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-    ):
-        options = {"dtype": dtype, "param_dtype": param_dtype}
-        self.config = config
-        self.patch_embed = PatchEmbed(config, rngs=rngs, **options)
-        self.blocks = stack(
-            lambda rngs: VisionBlock(config, RMSNorm, GatedMLP, rngs=rngs, **options), config.depth, rngs
-        )
-        self.merger = PatchMerger(config, out_features, RMSNorm, rngs=rngs, **options)
+    NORM = RMSNorm
+    MLP = GatedMLP
 
     def __call__(
         self, patches: Float[Array, "n s f"], grid: tuple[int, int], remat: Remat = "none"
@@ -158,27 +142,7 @@ def window_mask(grid: tuple[int, int], window: int, merge_size: int) -> np.ndarr
     return (row[:, None] == row) & (column[:, None] == column)
 
 
-class Qwen2_5VL(VLM):
+class Qwen2_5VL(Qwen2VL):
     """Vision tower, decoder, unembedding."""
 
-    STACKS = Qwen2VL.STACKS
-    RENAMED: ClassVar = Qwen2VL.RENAMED
-    PUBLISHED = Qwen2VL.PUBLISHED
-
-    def __init__(
-        self,
-        config: Qwen2_5VLConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-    ):
-        """Draws the parameters, see `VLM`."""
-        options = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
-        self.visual = WindowedTower(config.vision, config.text.hidden_size, **options)
-        super().__init__(config, config.text, **options)
-
-    def encode_images(self, images: UInt8[Array, "n h w 3"], remat: Remat = "none") -> Visual:
-        """See `VLM.encode_images`."""
-        patches, grid = preprocess(images, self.config.vision, self.config.image)
-        return Visual(self.visual(patches, grid, remat))
+    TOWER = WindowedTower

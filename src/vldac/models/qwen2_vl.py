@@ -72,6 +72,7 @@ class Qwen2VLConfig:
             intermediates=8 * self.vision.embed_dim + 3 * self.vision.mlp_dim,
             scores=self.vision.num_heads * (grid_h * grid_w) ** 2,
             depth=self.vision.depth,
+            head_dim=self.vision.embed_dim // self.vision.num_heads,
         )
 
     @classmethod
@@ -169,7 +170,14 @@ class VisionMLP(nnx.Module):
 
 
 class VisionTower(nnx.Module):
-    """Flattened patches of images of one size to visual tokens."""
+    """Flattened patches of images of one size to visual tokens.
+
+    Attributes:
+      NORM, MLP: what the blocks are made of.
+    """
+
+    NORM: ClassVar[type[nnx.Module]] = LayerNorm
+    MLP: ClassVar[type[nnx.Module]] = VisionMLP
 
     def __init__(
         self,
@@ -184,9 +192,9 @@ class VisionTower(nnx.Module):
         self.config = config
         self.patch_embed = PatchEmbed(config, rngs=rngs, **options)
         self.blocks = stack(
-            lambda rngs: VisionBlock(config, LayerNorm, VisionMLP, rngs=rngs, **options), config.depth, rngs
+            lambda rngs: VisionBlock(config, self.NORM, self.MLP, rngs=rngs, **options), config.depth, rngs
         )
-        self.merger = PatchMerger(config, out_features, LayerNorm, rngs=rngs, **options)
+        self.merger = PatchMerger(config, out_features, self.NORM, rngs=rngs, **options)
 
     def __call__(
         self, patches: Float[Array, "n s f"], grid: tuple[int, int], remat: Remat = "none"
@@ -211,8 +219,13 @@ class VisionTower(nnx.Module):
 
 
 class Qwen2VL(VLM):
-    """Vision tower, decoder, unembedding."""
+    """Vision tower, decoder, unembedding; the later Qwen families have another tower.
 
+    Attributes:
+      TOWER: the vision tower's class.
+    """
+
+    TOWER: ClassVar[type[nnx.Module]] = VisionTower
     STACKS = (("language_model", "layers"), ("visual", "blocks"))
     RENAMED: ClassVar = {"mlp_0": "mlp.0", "mlp_2": "mlp.2"}  # a torch Sequential's members are numbers
     PUBLISHED = (
@@ -232,7 +245,7 @@ class Qwen2VL(VLM):
     ):
         """Draws the parameters, see `VLM`."""
         options = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
-        self.visual = VisionTower(config.vision, config.text.hidden_size, **options)
+        self.visual = self.TOWER(config.vision, config.text.hidden_size, **options)
         super().__init__(config, config.text, **options)
 
     def encode_images(self, images: UInt8[Array, "n h w 3"], remat: Remat = "none") -> Visual:

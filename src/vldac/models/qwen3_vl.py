@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -25,12 +25,11 @@ from jaxtyping import Array, DTypeLike, Float, Int, UInt8
 
 from vldac.models.config import ImageConfig, TextConfig, VisionConfig, accept, hf_config, positive
 from vldac.models.image import preprocess
-from vldac.models.inputs import Visual
+from vldac.models.inputs import TowerWork, Visual
 from vldac.models.layers import Embedding, LayerNorm, Linear, Remat, scan_stack, stack
-from vldac.models.qwen2_vl import Qwen2VLConfig, special_token_fields, vision_fields
+from vldac.models.qwen2_vl import Qwen2VL, Qwen2VLConfig, special_token_fields, vision_fields
 from vldac.models.rope import patch_coordinates
 from vldac.models.vision import EPSILON, PatchEmbed, VisionBlock, image_angles
-from vldac.models.vlm import VLM
 
 # What the published checkpoints' preprocessor_config.json say. The image processor's own defaults are those of
 # Qwen2-VL, whose patches of 14 pixels do not fit this tower.
@@ -79,6 +78,10 @@ class Qwen3VLConfig(Qwen2VLConfig):
         levels, layers = len(self.vision.deepstack_blocks), self.text.num_hidden_layers
         if levels > layers:
             raise ValueError(f"deepstack_blocks names {levels} blocks; accepted: at most {layers}, decoder layers")
+
+    def tower_work(self, height: int, width: int) -> TowerWork:
+        """What the vision tower holds for an image of that many pixels."""
+        return replace(super().tower_work(height, width), levels=1 + len(self.vision.deepstack_blocks))
 
     @classmethod
     def from_hf(cls, config: Any, preprocessor: Mapping[str, Any] | None = None) -> Qwen3VLConfig:
@@ -281,23 +284,12 @@ def interpolation(grid: tuple[int, int], side: int, merge_size: int) -> tuple[np
     return indices.reshape(-1, 4), weights.reshape(-1, 4)
 
 
-class Qwen3VL(VLM):
+class Qwen3VL(Qwen2VL):
     """Vision tower, decoder, unembedding."""
 
-    STACKS = (("language_model", "layers"), ("visual", "blocks"), ("visual", "deepstack_merger_list"))
-
-    def __init__(
-        self,
-        config: Qwen3VLConfig,
-        *,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-    ):
-        """Draws the parameters, see `VLM`."""
-        options = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
-        self.visual = DeepstackTower(config.vision, config.text.hidden_size, **options)
-        super().__init__(config, config.text, **options)
+    TOWER = DeepstackTower
+    STACKS = (*Qwen2VL.STACKS, ("visual", "deepstack_merger_list"))
+    PUBLISHED = ()  # the files' names are those of `state_dict()` already
 
     def encode_images(self, images: UInt8[Array, "n h w 3"], remat: Remat = "none") -> Visual:
         """See `VLM.encode_images`."""
