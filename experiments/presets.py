@@ -44,7 +44,7 @@ def number_line() -> RunConfig:
 
 
 def one_room() -> RunConfig:
-    """Learn MiniWorld's OneRoom from nothing with 33 million parameters, in minutes on one GPU.
+    """Learn MiniWorld's OneRoom from nothing with 32 million parameters, in minutes on one GPU.
 
     python -m experiments.run one_room
     """

@@ -40,7 +40,7 @@ def nano(vocab_size: int, **special_ids: int | None) -> Qwen2VLConfig:
 
 
 def mini(vocab_size: int, **special_ids: int | None) -> Qwen2VLConfig:
-    """About 34 million parameters, to be trained from scratch on one GPU in minutes. Arguments as `nano`."""
+    """About 32 million parameters, to be trained from scratch on one GPU in minutes. Arguments as `nano`."""
     text = TextConfig(
         vocab_size=padded(vocab_size),
         hidden_size=512,

@@ -78,6 +78,7 @@ def _render(run_dir: Path) -> str:
 
     trained = worlds[0].world if worlds else _find(config, "world", str) or _first_world(episodes)
     planned = _find(config, "iterations", int)
+    asked = _find(config, "episodes", int) != 0  # whether the run is to be evaluated
     folder = run_dir.as_posix() if not run_dir.is_absolute() else f"{run_dir.parent.name}/{run_dir.name}"
     again = f"{run_dir.resolve().name}-again"  # a run never writes over another
     main = worlds[0] if worlds else None
@@ -103,9 +104,9 @@ def _render(run_dir: Path) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
         name=run_dir.resolve().name,
-        headline=success.headline(main) if main else _unmeasured(trained, metrics, planned),
+        headline=success.headline(main) if main else _unmeasured(trained, metrics, planned, asked),
         findings=[*(success.details(main) if main else []), *map(_unseen, worlds[1:])],
-        missing=_missing(config, summary, metrics, worlds, episodes, planned),
+        missing=_missing(config, summary, metrics, worlds, episodes, planned, asked),
         problems=problems,
         trained=trained,
         tasks={
@@ -134,11 +135,14 @@ def _render(run_dir: Path) -> str:
 # --- what is said ------------------------------------------------------------------------------------------
 
 
-def _unmeasured(world: str | None, metrics: Sequence[Mapping[str, Any]], planned: int | None) -> str:
+def _unmeasured(world: str | None, metrics: Sequence[Mapping[str, Any]], planned: int | None, asked: bool) -> str:
+    """The headline of a run without a success rate; `asked`: one was to be measured."""
     where = f" on {world}" if world else ""
     of = f" of {planned}" if planned else ""
     if not metrics:
         return f"A run{where} that has logged nothing yet"
+    if not asked:
+        return f"A run{where} without evaluation: {len(metrics)}{of} iterations"
     return f"An unfinished run{where}: {len(metrics)}{of} iterations, not evaluated yet"
 
 
@@ -148,7 +152,13 @@ def _unseen(result: success.WorldResult) -> str:
 
 
 def _missing(
-    config: Mapping, summary: Mapping, metrics: Sequence, worlds: Sequence, episodes: Mapping, planned: int | None
+    config: Mapping,
+    summary: Mapping,
+    metrics: Sequence,
+    worlds: Sequence,
+    episodes: Mapping,
+    planned: int | None,
+    asked: bool,
 ) -> list[str]:
     """What a whole run has and this one has not, in sentences."""
     found = []
@@ -158,13 +168,15 @@ def _missing(
         found.append(f"{len(metrics)} of {planned} iterations have been logged.")
     elif not metrics:
         found.append("No iteration has been logged, so there are no learning curves.")
-    if not worlds:
+    if not asked:
+        found.append("The run was started without evaluation (evaluation.episodes is 0).")
+    elif not worlds:
         found.append("No policy has been evaluated on whole episodes, so there is no success table.")
     else:
         lacking = [f"no {success.POLICIES[p]}" for p in success.POLICIES if not known(worlds[0].row(p).success)]
         if lacking:
             found.append(f"The evaluation on {worlds[0].world} is not complete: {', '.join(lacking)}.")
-    for label in ("before", "after"):
+    for label in ("before", "after") if asked else ():
         if not episodes.get(label):
             found.append(f"No episodes from {label} RL were saved.")
     if not config:

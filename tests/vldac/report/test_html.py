@@ -330,6 +330,17 @@ def test_without_a_summary_the_headline_names_world_and_progress(whole, tmp_path
     assert "An unfinished run on family/seen: 4 of 4 iterations, not evaluated yet" in page.text
 
 
+def test_a_run_that_was_to_have_no_evaluation_is_not_called_unfinished(whole, tmp_path):
+    run = without(whole, tmp_path, "summary.json", "episodes/before.npz", "episodes/after.npz")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"evaluation": {"episodes": 0}}))
+    page = Page(write_report(run))
+    assert "A run on family/seen without evaluation: 4 of 4 iterations" in page.text
+    assert "started without evaluation" in page.text
+    for wrong in ("unfinished", "No episodes from", "No policy has been evaluated"):
+        assert wrong not in page.text
+
+
 def test_no_gain_is_not_sold_as_one(whole, tmp_path):
     run = without(whole, tmp_path, "summary.json")
     rates = {"family/seen": {"before": [0.31, 0.26, 0.37], "after": [0.36, 0.3, 0.42]}}
