@@ -75,7 +75,7 @@ def qwen2_vl_7b() -> RunConfig:
         model=ModelConfig(
             preset="qwen2_vl_7b", lora=LoRAConfig(rank=16), value_head=(3072, 2048), dtype="bfloat16"
         ),
-        policy=PolicyConfig(history=4, max_tokens=120, remat="dots"),
+        policy=PolicyConfig(history=4, max_tokens=120, unroll=True),
         imitation=ImitationConfig(steps=0),  # it can answer already
         rollout=RolloutConfig(worlds=128, steps=4),
         algorithm=VLDACConfig(),

@@ -217,13 +217,15 @@ def update(
     per_update = epochs * steps / updates
     learnt = _scored(sizes, "update", per_update, tokens / steps, prefix, context, sizes.passes, updates)
     adapted = per_update * (context + tokens / steps - 1) + prefix
-    tower = 3 if sizes.in_full else 2 if sizes.tower_adapter else 1
+    towers = []
+    if sizes.in_full or sizes.tower_adapter:  # else frames look as they did in the rollout
+        passes = 3 if sizes.in_full else 2
+        towers = [_tower(sizes, images * steps, 1, 1), _tower(sizes, images * per_update, passes, updates)]
     return [
         *_scored(sizes, "reference", steps, tokens / steps, prefix, context, 1, 1),
-        _tower(sizes, images * steps, 1, 1),
         *learnt,
+        *towers,
         Stage("update adapters", 6 * adapted * sizes.adapter, 0, updates),
-        _tower(sizes, images * per_update, tower, updates),
         Stage("critic", 6 * per_update * sizes.critic, 0, updates),
         # Gradients are read; parameters and both moments are read and written.
         Stage("optimizer", 0, 7 * 4 * sizes.trained, updates),

@@ -17,9 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import DTypeLike
 
 from vldac.mesh import batch_ways
 from vldac.models import VLMConfig
+from vldac.models.attention import has_kernel
+from vldac.models.lora import trains_vision
 from vldac.policy import LOGITS_BYTES, images_at_once, logits_rows
 from vldac.train import Setup
 
@@ -88,12 +91,12 @@ def estimate(
     frames = policy.config.history
     tower = model_config.tower_work(*setup.world.image_shape[:2])
 
+    visual_bytes = frames * prompt.span.tokens * text.hidden_size * width * tower.levels  # of one observation
+
     def visual(observations: int, blocks: int = 1) -> int:
         """Of the tower's intermediates in so many blocks, and of the visual tokens."""
-        images = observations * frames
-        at_once = images_at_once(tower, images, policy.dtype)
-        tokens = images * prompt.span.tokens * text.hidden_size * width * tower.levels
-        return at_once * blocks * tower.image_bytes(width) + tokens
+        at_once = images_at_once(tower, observations * frames, policy.dtype)
+        return at_once * blocks * tower.image_bytes(width) + observations * visual_bytes
 
     frame_bytes = frames * math.prod(setup.world.image_shape)
     key_value = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * width
@@ -101,7 +104,7 @@ def estimate(
         f"weights under the {learner}" if learner == "adapter" else "reference weights": frozen,
         "trained weights": trained,
         "optimizer": 2 * trained,
-        "experience": steps * (frame_bytes + 4 * 4 * answer),
+        "experience": steps * (frame_bytes + 4 * 4 * answer + (0 if trains_vision(params) else visual_bytes)),
     }
 
     # Rollout: the cache of the context is padded to that of context and answer, so both exist for a moment; those
@@ -109,7 +112,7 @@ def estimate(
     rollout_part = {
         "decoder layers apart": layers * width,
         "keys and values": key_value * (prefix + lanes * (context + answer) + together * context),
-        "activations of the prompt": together * context * _layer_bytes(text, width, context, prefix),
+        "activations of the prompt": together * context * _layer_bytes(text, policy.dtype, context + prefix),
         "visual tokens": visual(worlds),
         "logits": 3 * 4 * lanes * text.vocab_size,
     }
@@ -120,7 +123,7 @@ def estimate(
     part = (optimizer.microbatch or optimizer.minibatch) // ways
     slots = context + answer - 1
     tokens = part * slots + prefix
-    per_layer = _layer_bytes(text, width, slots, prefix)
+    per_layer = _layer_bytes(text, policy.dtype, slots + prefix)
     if policy.config.remat == "none":
         saved = text.num_hidden_layers * per_layer
     elif policy.config.remat == "dots":
@@ -129,11 +132,11 @@ def estimate(
     else:
         saved = text.num_hidden_layers * text.hidden_size * width + per_layer
     rows = min(logits_rows(text.vocab_size), part * answer)
-    blocks = tower.depth if policy.config.remat == "none" and _trains_vision(params) else 1
+    blocks = tower.depth if policy.config.remat == "none" else 1
     update_part = {
         "gradients": 2 * trained,
         "activations": tokens * saved,
-        "visual tokens": visual(part, blocks),
+        "visual tokens": visual(part, blocks) if trains_vision(params) else part * visual_bytes,
         "logits": min(4 * 4 * rows * text.vocab_size, 4 * LOGITS_BYTES),
     }
     return MemoryEstimate(throughout, rollout_part, update_part)
@@ -221,11 +224,13 @@ def size_of(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _layer_bytes(text: Any, width: int, slots: int, prefix: int) -> int:
-    """Of one token's intermediates in one decoder layer: norms, heads, both gated halves; scores three times in
-    float32 (before and after the mask, and as weights) and once as factors of a product."""
+def _layer_bytes(text: Any, dtype: DTypeLike, seen: int) -> int:
+    """Of one token's intermediates in one decoder layer: norms, heads, both gated halves; scores of `seen` slots
+    three times in float32 (before and after the mask, and as weights) and once as factors of a product, unless a
+    kernel never writes them."""
+    width = jnp.dtype(dtype).itemsize
     heads = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
-    scores = text.num_attention_heads * (slots + prefix) * (3 * 4 + width)
+    scores = 0 if has_kernel(dtype, text.head_dim) else text.num_attention_heads * seen * (3 * 4 + width)
     return width * (6 * text.hidden_size + 3 * heads + 4 * text.intermediate_size) + scores
 
 
@@ -245,7 +250,3 @@ def _adapted_bytes(params: Any, width: int) -> int:
         if path[0] == "language_model" and path[-1] == "lora_B"
     ]
     return width * sum(outputs)
-
-
-def _trains_vision(params: Any) -> bool:
-    return "adapter" not in params or any(name != "language_model" for name in params["adapter"])

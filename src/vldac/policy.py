@@ -26,6 +26,7 @@ from vldac.models import VLM, Inputs, KVCache, TowerWork, ValueHead, Visual, VLM
 from vldac.models.lora import LoRAConfig
 from vldac.models.value_head import REFERENCE_SIZES
 from vldac.parts import in_parts, part_size
+from vldac.sampling import draw
 from vldac.text.grammar import ActionGrammar
 from vldac.text.prompt import Prompt
 from vldac.text.tokenizer import Vocabulary, vocabulary
@@ -52,6 +53,8 @@ class PolicyConfig:
     """Put the world's own text (`describe`) into the prompt."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the training pass recomputes instead of storing, layer by layer."""
+    unroll: bool = False
+    """Write the decoder's layers out in the training pass: faster on large models, minutes more to compile."""
 
     def __post_init__(self):
         for field in ("history", "max_tokens"):
@@ -246,6 +249,15 @@ class Policy:
         """
         return jnp.concatenate([sight[:, 1:], self.look(prepared, observation.frames[:, -1:])], axis=1)
 
+    @staticmethod
+    def keeps_sight(params: Any) -> bool:
+        """Whether frames look the same whatever is learnt, as nothing of the vision tower is trained.
+
+        Args:
+          params: of the policy, or what is trained of them.
+        """
+        return not lora.trains_vision(params)
+
     def value(
         self, prepared: Prepared, observation: Observation, sight: Sight | None = None
     ) -> Float[Array, " b"]:
@@ -350,9 +362,8 @@ class Policy:
         index, live, length = answers.index, ~answers.done, self.config.max_tokens
         logits = self._mask_logits(model.logits(hidden), answers.state, length - index)
         keys = jax.vmap(jax.random.fold_in)(answers.keys, jnp.broadcast_to(index, live.shape))
-        token = jax.vmap(jax.random.categorical)(keys, logits)
-        log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)
-        token = jnp.where(live, token, self.vocabulary.pad_id).astype(jnp.int32)
+        token, log_prob = jax.vmap(draw)(keys, logits)
+        token = jnp.where(live, token, self.vocabulary.pad_id)
         here = live[:, None] & (jnp.arange(length) == index[..., None])  # [B, N]
         return answers.replace(
             index=index + (live if index.ndim else 1),
@@ -360,9 +371,18 @@ class Policy:
             state=jnp.where(live, self.grammar.advance(answers.state, token), answers.state),
             done=answers.done | (token == self.vocabulary.eos_id) | (index + 1 >= length),
             tokens=jnp.where(here, token[:, None], answers.tokens),
-            log_probs=jnp.where(here, log_prob, answers.log_probs),
+            log_probs=jnp.where(here, log_prob[:, None], answers.log_probs),
             mask=answers.mask | here,
         )
+
+    def prefix(self, params: Any, key: PRNGKeyArray | None = None) -> KVCache:
+        """Keys and values of the static text, for all lanes; differentiable in `params`.
+
+        Args:
+          params: see the class.
+          key: of LoRA's dropout; None = no dropout.
+        """
+        return self._prefix(self._model(params, key))
 
     def log_probs(
         self,
@@ -371,6 +391,8 @@ class Policy:
         tokens: Int[Array, "b n"],
         mask: Bool[Array, "b n"],
         key: PRNGKeyArray | None = None,
+        sight: Sight | None = None,
+        prefix: KVCache | None = None,
     ) -> Scores:
         """Scores given answers: the training pass, differentiable in `params`.
 
@@ -381,18 +403,20 @@ class Policy:
           observation: what was answered, B of them.
           tokens, mask: the answers, as in `Response`.
           key: of LoRA's dropout; None = no dropout.
+          sight: as for `act`; only where `keeps_sight`, as no gradient flows into what it came from.
+          prefix: from `prefix`, for several calls with the same parameters; None = it is computed here.
         """
-        model = self._model(params)
-        if key is not None and "adapter" in params:
-            lora.attach_keys(model, key)
-        inputs, next_position = self._context(model, observation)
+        model = self._model(params, key)
+        inputs, next_position = self._context(model, observation, sight)
         context, length = inputs.valid.shape[1], tokens.shape[1]
         # The last token of an answer is predicted but never read, so the answer takes one slot fewer.
         answer = jnp.broadcast_to(
             next_position[:, None, None] + jnp.arange(length - 1), (len(tokens), 3, length - 1)
         )
         inputs = inputs.append_text(model.embed(tokens[:, :-1]), answer, mask[:, :-1])
-        hidden, _ = model.forward(inputs, self._prefix(model), self.config.remat)
+        if prefix is None:
+            prefix = self._prefix(model)
+        hidden, _ = model.forward(inputs, prefix, self.config.remat, self.config.unroll)
         answered = hidden[:, context - 1 :]  # [B, N, d]: the last prompt token predicts the first answer token
         states = self.grammar.states(tokens, mask)
         left = jnp.broadcast_to(length - jnp.arange(length), tokens.shape)
@@ -440,10 +464,13 @@ class Policy:
         )
         return tuple(x.reshape(-1)[:rows].reshape(tokens.shape) for x in results)
 
-    def _model(self, params: Any) -> VLM:
-        if "adapter" in params:
-            return nnx.merge(self.adapted, params["model"], params["adapter"])
-        return nnx.merge(self.model, params["model"])
+    def _model(self, params: Any, dropout_key: PRNGKeyArray | None = None) -> VLM:
+        if "adapter" not in params:
+            return nnx.merge(self.model, params["model"])
+        model = nnx.merge(self.adapted, params["model"], params["adapter"])
+        if dropout_key is not None:
+            lora.attach_keys(model, dropout_key)
+        return model
 
     def _value(self, params: Any, hidden: Float[Array, "b d"]) -> Float[Array, " b"]:
         return nnx.merge(self.head, params["value"])(hidden)

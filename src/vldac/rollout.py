@@ -85,6 +85,8 @@ class Trajectory:
       ended: bool[T, B], an episode ended in this step.
       episode_return: float32[T, B], and episode_length: int32[T, B], up to and including this step.
       last_value: float32[B], value of the observation after the last row.
+      sight: what was seen, float[T, B, history, levels, tokens, d] as `Policy.look` gives it; None where the
+        vision tower is trained, as it is to be looked at anew then.
       lane_tokens: int32[], tokens that could have been written: turns of the loop over tokens x lanes. (The first
         token of an answer comes from reading the prompt, not from that loop.)
     """
@@ -101,6 +103,7 @@ class Trajectory:
     episode_length: Int[Array, "t b"]
     last_value: Float[Array, " b"]
     lane_tokens: Int[Array, ""]
+    sight: Float[Array, "t b history levels n d"] | None = None
 
     @property
     def next_values(self) -> Float[Array, "t b"]:
@@ -136,6 +139,8 @@ def rollout(
         observation = lanes.observation
         lanes, pool, row = take_step(world, config, policy.config.history, lanes, pool, response, keys)
         row |= {"observation": observation, "response": response}
+        if policy.keeps_sight(params):
+            row["sight"] = sight
         return lanes, pool, policy.look_on(prepared, lanes.observation, sight), row
 
     def step(carry, number):

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from vldac import watch
 from vldac.algorithms import vl_dac
 from vldac.lanes import Lanes, Observation, begin
 from vldac.mesh import batch_specs, constrain, gather, param_specs, shard_batch, whole_specs
+from vldac.models import KVCache
 from vldac.parts import in_parts
 from vldac.policy import Policy
 from vldac.returns import gae, normalise
@@ -190,6 +191,7 @@ class Batch:
     advantages: Float[Array, " s"]
     returns: Float[Array, " s"]
     valid: Float[Array, " s"]
+    sight: Float[Array, "s history levels n d"] | None
 
 
 def init(setup: Setup, params: Any, key: PRNGKeyArray) -> TrainState:
@@ -272,28 +274,43 @@ def update(
     # Warm-up: the critic alone learns, until its values are worth an advantage.
     actor = (state.iteration >= setup.algorithm.critic_warmup).astype(jnp.float32)
 
+    def whole(params):
+        return state.replace(params=params).policy_params
+
     def minibatch_update(carry, rows_and_key):
         """One optimizer update from the steps number rows, int32[minibatch]."""
         params, opt_state, skipped = carry
         rows, key = rows_and_key
+        prefix_key, key = jax.random.split(key)
         weights = batch.valid / jnp.maximum(batch.valid[rows].sum(), 1.0)
+
+        def prefix(params):
+            cache = setup.policy.prefix(whole(params), prefix_key if setup.policy.dropout else None)
+            return (cache.k, cache.v), cache.positions
+
+        # The static text's keys and values are the same for every part: they are computed once, each part says how
+        # they should change, and the sum of that goes through their computation once.
+        keys_values, pull_back, positions = jax.vjp(prefix, params, has_aux=True)
 
         def gradient(rows, key):
             part = shard_batch(jax.tree.map(lambda leaf: leaf[rows], batch))
 
-            def loss(params):
-                whole = state.replace(params=params).policy_params
-                return step_loss(setup, whole, part, weights[rows], actor, key)
+            def loss(params, keys_values):
+                cache = KVCache(*keys_values, positions)
+                return step_loss(setup, whole(params), part, weights[rows], actor, key, cache)
 
-            return jax.grad(loss, has_aux=True)(params)
+            return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, keys_values)
 
         def accumulate(total, part):
             return jax.tree.map(jnp.add, total, gradient(*part)), None
 
         parts = rows.reshape(-1, config.microbatch or config.minibatch)
         keys = jax.random.split(key, len(parts))
-        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient, parts[0], keys[0]))
-        (grads, metrics), _ = jax.lax.scan(accumulate, zeros, (parts, keys))
+        shapes = jax.eval_shape(gradient, parts[0], keys[0])
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+        ((grads, onward), metrics), _ = jax.lax.scan(accumulate, zeros, (parts, keys))
+        (through,) = pull_back(jax.tree.map(lambda g, x: g.astype(x.dtype), onward, keys_values))
+        grads = jax.tree.map(jnp.add, grads, through)
         updates, new_opt_state = transformation.update(grads, opt_state, params)
         (learner,) = grads.keys() - {"value"}
         metrics["grad_norm"] = optax.global_norm(grads[learner])
@@ -353,12 +370,18 @@ def learning_batch(
         advantages=advantages,
         returns=returns,
         valid=valid.astype(jnp.float32),
+        sight=trajectory.sight,
     )
     batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)  # [T, B, ...] -> [T * B, ...]
 
+    # Forward alone, a loop over layers costs little and compiles once.
+    reference = replace(setup.policy, config=replace(setup.policy.config, unroll=False))
+    params = state.reference_params
+    prefix = reference.prefix(params)
+
     def score(part):
-        return setup.policy.log_probs(
-            state.reference_params, part.observation, part.tokens, part.token_mask
+        return reference.log_probs(
+            params, part.observation, part.tokens, part.token_mask, sight=part.sight, prefix=prefix
         ).log_probs
 
     microbatch = setup.optimizer.microbatch or setup.optimizer.minibatch
@@ -372,6 +395,7 @@ def step_loss(
     weights: Float[Array, " s"],
     actor: Float[Array, ""],
     key: PRNGKeyArray | None = None,
+    prefix: KVCache | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The algorithm's loss over a (micro-)batch; differentiable in `params`.
 
@@ -379,9 +403,12 @@ def step_loss(
       weights: float32[S], of each step, see `vl_dac.loss`.
       actor: 1 trains model and critic, 0 the critic alone.
       key: of LoRA's dropout.
+      prefix: as for `Policy.log_probs`.
     """
     dropout_key = key if setup.policy.dropout else None
-    scores = setup.policy.log_probs(params, batch.observation, batch.tokens, batch.token_mask, dropout_key)
+    scores = setup.policy.log_probs(
+        params, batch.observation, batch.tokens, batch.token_mask, dropout_key, batch.sight, prefix
+    )
     loss, metrics = vl_dac.loss(
         scores.log_probs,
         batch.old_log_probs,

@@ -15,7 +15,7 @@ from vldac.imitation import Imitation, ImitationConfig
 from vldac.models import create, lora
 from vldac.models.lora import LoRAConfig
 from vldac.policy import Policy, PolicyConfig, init_params
-from vldac.rollout import RolloutConfig
+from vldac.rollout import RolloutConfig, rollout
 from vldac.text.fragments import AnswerWriter
 from vldac.train import OptimizerConfig, Setup
 
@@ -101,6 +101,27 @@ def test_joined_products_equal_the_layers(tiny, targets):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     np.testing.assert_allclose(fused.mlp(x[None]), layer.mlp(x[None]), atol=1e-5)
     assert not [path for path, _ in nnx.to_flat_state(nnx.state(fused)) if "q_proj" in path or "up_proj" in path]
+
+
+def test_frames_seen_in_the_rollout_are_not_encoded_again(setup, iterated, tiny, signal, tokenizer):
+    before, *_ = iterated
+
+    def gather(setup, state):
+        return rollout(setup.policy, setup.world, state.policy_params, state.lanes, state.key, setup.rollout)[1]
+
+    trajectory = jax.jit(gather, static_argnums=0)(setup, before)
+    blind = trajectory.replace(sight=None)
+    update = jax.jit(lambda t: train.update(setup, before, t, jax.random.key(3)))
+    (params, *_), (wanted, *_) = update(trajectory), update(blind)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), params, wanted)
+    # The frames' own bytes are then of no use to the update.
+    dark = trajectory.observation.replace(frames=jnp.zeros_like(trajectory.observation.frames))
+    same = update(trajectory.replace(observation=dark))[0]
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    # Where everything is trained, frames will not look the same.
+    full = make_setup(signal, tokenizer, tiny, None)
+    assert jax.eval_shape(lambda s: gather(full, s), begin(full, tiny, None)).sight is None
+    assert not Policy.keeps_sight({"adapter": {"language_model": 0, "visual": 0}})
 
 
 def test_no_leaf_of_the_model_is_held_twice(setup, tiny):

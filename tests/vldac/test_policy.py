@@ -175,7 +175,8 @@ def test_first_and_last_token_are_scored(signal, tokenizer, tiny, params, observ
     assert not np.asarray(scores.log_probs)[~np.asarray(response.mask)].any()
 
 
-def test_remat_changes_nothing(signal, tokenizer, tiny, params, observations):
+@pytest.mark.parametrize(("remat", "unroll"), [("full", False), ("dots", True)])
+def test_how_layers_are_gone_through_changes_nothing(signal, tokenizer, tiny, params, observations, remat, unroll):
     plain = make(signal, tokenizer, tiny)
     observation = observations(signal, 2, 1)
     response = act(plain, params, observation)
@@ -187,8 +188,19 @@ def test_remat_changes_nothing(signal, tokenizer, tiny, params, observations):
         return jax.jit(jax.grad(loss))(params)
 
     want = grads(plain)
-    got = grads(replace(plain, config=replace(plain.config, remat="full")))
+    got = grads(replace(plain, config=replace(plain.config, remat=remat, unroll=unroll)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), want, got)
+
+
+def test_a_prefix_and_a_sight_that_are_given_change_nothing(signal, tokenizer, tiny, params, observations):
+    policy = make(signal, tokenizer, tiny)
+    observation = observations(signal, 3, 1)
+    response = act(policy, params, observation)
+    answers = observation, response.tokens, response.mask
+    plain = jax.jit(policy.log_probs)(params, *answers)
+    sight = policy.look(policy.prepare(params), observation.frames)
+    given = jax.jit(policy.log_probs)(params, *answers, None, sight, policy.prefix(params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), given, plain)
 
 
 def test_settings_that_can_not_be_are_named(signal, tokenizer, tiny):

@@ -194,7 +194,7 @@ class Decoder(nnx.Module):
         return embedded * jnp.asarray(self.config.embedding_scale, embedded.dtype)
 
     def forward(
-        self, inputs: Inputs, prefix: KVCache | None = None, remat: Remat = "none"
+        self, inputs: Inputs, prefix: KVCache | None = None, remat: Remat = "none", unroll: bool = False
     ) -> tuple[Float[Array, "b s e"], KVCache]:
         """All slots at once: see `VLM.forward`."""
         at = inputs.positions[:, 0]
@@ -226,7 +226,8 @@ class Decoder(nnx.Module):
         count = self.config.num_hidden_layers
         which = jnp.asarray(self.config.local.layers if self.config.local else [False] * count)
         per_layer = jnp.arange(count), which, None if prefix is None else prefix.stacked()
-        x, (k, v) = scan_stack(self.layers, step, inputs.embeddings.astype(self.dtype), per_layer, remat=remat)
+        x = inputs.embeddings.astype(self.dtype)
+        x, (k, v) = scan_stack(self.layers, step, x, per_layer, remat=remat, unroll=unroll)
         return self.norm(x), KVCache.from_stacked(k, v, at)
 
     def decode_layers(self) -> DecodeLayers:

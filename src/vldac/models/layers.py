@@ -86,8 +86,30 @@ class Embedding(nnx.Module):
 
     def attend(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """Logits in float32: the products' own accumulator, never rounded to `dtype`."""
-        weight = self.weight[...].astype(self.dtype)
-        return jnp.einsum("...d,vd->...v", hidden.astype(self.dtype), weight, preferred_element_type=jnp.float32)
+        return _unembed(hidden.astype(self.dtype), self.weight[...].astype(self.dtype))
+
+
+@jax.custom_vjp
+def _unembed(hidden: Float[Array, "*b d"], weight: Float[Array, "v d"]) -> Float[Array, "*b v"]:
+    """Products in float32 of what is less, whose derivatives are products of what is less, too.
+
+    Left to itself, a float32 result has float32 derivatives: the longest products of the backward pass would run
+    at a fraction of the device's rate, for a factor that is rounded in every other layer.
+    """
+    return jnp.einsum("...d,vd->...v", hidden, weight, preferred_element_type=jnp.float32)
+
+
+def _unembed_forward(hidden, weight):
+    return _unembed(hidden, weight), (hidden, weight)
+
+
+def _unembed_backward(kept, gradient):
+    hidden, weight = kept
+    gradient = gradient.astype(hidden.dtype)
+    return jnp.einsum("...v,vd->...d", gradient, weight), jnp.einsum("...v,...d->vd", gradient, hidden)
+
+
+_unembed.defvjp(_unembed_forward, _unembed_backward)
 
 
 class RMSNorm(nnx.Module):
@@ -156,6 +178,7 @@ def scan_stack(
     xs: Any = None,
     *,
     remat: Remat = "none",
+    unroll: bool = False,
 ) -> tuple[Any, Any]:
     """Runs a stack of layers one after another.
 
@@ -166,6 +189,8 @@ def scan_stack(
       xs: per-layer inputs, leaves [L, ...].
       remat: what the backward pass recomputes: "none" stores every intermediate, "dots" only the results
         of products with weights, "full" only the carry.
+      unroll: writes the layers out instead of looping over them. A loop copies each layer's weights out of the
+        stack, and what is kept for the backward pass in and out of another; but it compiles once for all.
 
     Returns:
       (carry, ys), leaves of ys [L, ...].
@@ -180,14 +205,20 @@ def scan_stack(
         return step(nnx.merge(graphdef, params), carry, x)
 
     if remat == "full":
-        body = jax.checkpoint(body, prevent_cse=False)
+        body = jax.checkpoint(body, prevent_cse=unroll)  # in a loop, nothing to be shared is in sight
     elif remat == "dots":
         # "no batch dims": attention scores are products too, but of size S^2, and cheap to compute again
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        body = jax.checkpoint(body, prevent_cse=False, policy=policy)
+        body = jax.checkpoint(body, prevent_cse=unroll, policy=policy)
     elif remat != "none":
         raise ValueError(f"remat is {remat!r}; accepted: 'none', 'dots', 'full'")
-    return jax.lax.scan(body, carry, (params, xs))
+    if not unroll:
+        return jax.lax.scan(body, carry, (params, xs))
+    ys = []
+    for layer in range(jax.tree.leaves(params)[0].shape[0]):
+        carry, y = body(carry, jax.tree.map(lambda x: x[layer], (params, xs)))  # noqa: B023 (used at once)
+        ys.append(y)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)
 
 
 def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float, dtype: DTypeLike) -> Array:

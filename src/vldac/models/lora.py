@@ -119,6 +119,15 @@ def attach_keys(model: VLM, key: PRNGKeyArray) -> None:
         layer.lora_key = LoRAKey(jax.random.split(jax.random.fold_in(key, number), stacked))
 
 
+def trains_vision(params: Any) -> bool:
+    """Whether anything but the decoder is trained: everything without an adapter, else what has one.
+
+    Args:
+      params: a dictionary of states; "adapter", if it is there, is LoRA's.
+    """
+    return "adapter" not in params or any(name != "language_model" for name in params["adapter"])
+
+
 def split(model: VLM) -> tuple[nnx.GraphDef, Any, Any]:
     """(definition, adapter, base): the parameters of the adapters apart from all others."""
     return nnx.split(model, LoRAParam, ...)

@@ -76,7 +76,7 @@ class VLM(nnx.Module):
         return self.language_model.embed(tokens)
 
     def forward(
-        self, inputs: Inputs, prefix: KVCache | None = None, remat: Remat = "none"
+        self, inputs: Inputs, prefix: KVCache | None = None, remat: Remat = "none", unroll: bool = False
     ) -> tuple[Float[Array, "b s d"], KVCache]:
         """All slots at once: prefill and training.
 
@@ -86,13 +86,14 @@ class VLM(nnx.Module):
         Args:
           inputs: what lies in the S slots of B sequences; the prefix's own positions are in its keys already.
           prefix: keys and values that all lanes share, batch 1; gradients flow into them. None = none.
-          remat: what the backward pass recomputes, see `layers.scan_stack`.
+          remat, unroll: what the backward pass recomputes, and whether layers are written out; see
+            `layers.scan_stack`.
 
         Returns:
           (hidden, cache): hidden states after the final norm (meaningless in invalid slots); keys and values of
           the S slots, without the prefix.
         """
-        return self.language_model.forward(inputs, prefix, remat)
+        return self.language_model.forward(inputs, prefix, remat, unroll)
 
     def decode_layers(self) -> DecodeLayers:
         """The decoder's layers apart, cast to the dtype of the computation and joined, for `decode_step`.

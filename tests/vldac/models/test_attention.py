@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vldac.models import attention
 from vldac.models.attention import attend, causal_mask
 
 B, S, T, P, D = 3, 4, 7, 5, 6
@@ -132,3 +133,36 @@ def test_a_windows_edge_cuts_an_images_own_tokens_too(rng):
             near = window is None or positions[lane, query] - positions[lane, key] < window
             seen = (key <= query or of_one_image) and near and valid[lane, key]
             assert ours[lane, query, key] == seen
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("slots", [6, 7])
+@pytest.mark.parametrize("with_prefix", [False, True])
+def test_the_kernel_equals_the_products(rng, monkeypatch, slots, with_prefix):
+    """Values and gradients, rows that see nothing left out; odd numbers of slots, which cuDNN does not take."""
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.bfloat16)
+
+    query = normal(B, slots, 6, 64)
+    key, value, *prefix = (
+        normal(B, 2, slots, 64),
+        normal(B, 2, slots, 64),
+        normal(1, 2, P, 64),
+        normal(1, 2, P, 64),
+    )
+    valid = jnp.asarray(rng.random((B, slots)) < 0.7).at[:, 0].set(True)
+    mask = causal_mask(valid)
+
+    def run(query, key, value, prefix):
+        out = attend(query, key, value, mask, prefix).astype(jnp.float32) * valid[..., None, None]
+        return (out * jnp.cos(jnp.arange(out.size).reshape(out.shape))).sum(), out
+
+    arguments = query, key, value, prefix if with_prefix else None
+    assert attention.has_kernel(query.dtype, 64)
+    got = jax.jit(jax.grad(run, argnums=(0, 1, 2), has_aux=True))(*arguments)
+    monkeypatch.setattr(attention, "has_kernel", lambda *_: False)
+    want = jax.jit(jax.grad(lambda *a: run(*a), argnums=(0, 1, 2), has_aux=True))(*arguments)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, atol=0.02 * np.abs(b).max())

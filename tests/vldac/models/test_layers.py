@@ -113,3 +113,27 @@ def test_unstack_casts_when_asked():
 def test_unknown_remat_is_refused():
     with pytest.raises((ValueError, TypeError), match="'none', 'dots', 'full'"):
         scan_stack(make_stack(), lambda layer, x, _: (layer(x), None), jnp.ones(4), remat="some")
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_derivatives_of_logits_are_products_of_the_computations_dtype(dtype):
+    embedding = Embedding(7, 4, std=0.5, rngs=nnx.Rngs(0), dtype=dtype)
+    graphdef, params = nnx.split(embedding)
+    hidden = jax.random.normal(jax.random.key(1), (3, 4)).astype(dtype)
+    towards = jax.random.normal(jax.random.key(2), (3, 7))
+
+    def loss(params, hidden, attend):
+        return (attend(nnx.merge(graphdef, params), hidden) * towards).sum()
+
+    def plainly(embedding, hidden):
+        return hidden.astype(jnp.float32) @ embedding.weight[...].astype(dtype).astype(jnp.float32).T
+
+    both = jax.grad(loss, argnums=(0, 1))
+    ours, plain = both(params, hidden, Embedding.attend), both(params, hidden, plainly)
+    tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), atol=tolerance, rtol=tolerance)
+    products = str(jax.make_jaxpr(lambda p, h: both(p, h, Embedding.attend))(params, hidden))
+    kinds = {line.split(":")[1].split("[")[0] for line in products.splitlines() if "dot_general" in line}
+    assert kinds == {"f32"} if dtype == jnp.float32 else kinds == {"f32", "bf16"}
