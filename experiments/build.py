@@ -161,6 +161,8 @@ def check_divides(config: RunConfig, ways: int) -> None:
     optimizer, imitation = config.optimizer, config.imitation
     part = "microbatch" if optimizer.microbatch else "minibatch"
     shared = {"rollout.worlds": config.rollout.worlds, f"optimizer.{part}": getattr(optimizer, part)}
+    if config.rollout.lanes:
+        shared |= {"rollout.lanes": config.rollout.lanes, "rollout.refill": config.rollout.refill_size}
     if imitation.steps:
         shared["imitation.worlds"] = imitation.worlds
     for name, size in shared.items():

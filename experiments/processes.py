@@ -3,12 +3,16 @@
 * JAX finds the others by itself where a launcher says who they are (Slurm, Open MPI, Kubernetes, TPU slices);
   else three flags tell. Nothing of ours goes between processes: they run one program on one mesh.
 * It must happen before anything touches a device, so before the configuration is read.
+* When a process dies, the others end: in an exception where they meet the end of a connection, or aborted by JAX,
+  at once where the first process is gone, else when it has missed heartbeats for `HEARTBEAT_SECONDS`.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -21,6 +25,9 @@ HELP = (
     "--distributed joins the processes of the cluster that JAX finds; without one that it knows:",
     "--coordinator HOST:PORT --processes N --process I, where process 0 listens at HOST:PORT.",
 )
+
+
+HEARTBEAT_SECONDS = 100  # JAX's own default: long enough for a host that is busy
 
 
 def join(arguments: Sequence[str], program: str) -> list[str]:
@@ -53,6 +60,26 @@ def join(arguments: Sequence[str], program: str) -> list[str]:
     return rest
 
 
+def tell_if_aborted(line: str) -> None:
+    """Has an abort of this process end in a line of ours on standard error, and in exit code 1.
+
+    JAX aborts a process that has lost another one from a thread of its own, past every `except`. Python's signal
+    handlers wait for the main thread, which waits for a device then, so this one is the C library's.
+    """
+    global _on_abort
+    message = f"{line}\n".encode()
+
+    def tell(_: int) -> None:
+        os.write(2, message)
+        os._exit(1)
+
+    _on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(tell)
+    ctypes.CDLL(None).signal(int(signal.SIGABRT), _on_abort)
+
+
+_on_abort: object = None  # what C points to has to stay
+
+
 def leave(code: int) -> NoReturn:
     """Ends this process at once. At an ordinary exit JAX would wait for the others, of which one is gone."""
     sys.stdout.flush()
@@ -62,7 +89,7 @@ def leave(code: int) -> NoReturn:
 
 def _initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
     try:
-        jax.distributed.initialize(coordinator, processes, process)
+        jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:  # JaxRuntimeError, where nobody answers, is one
         asked = "distributed" if coordinator is None else f"coordinator {coordinator}"
         reason = " ".join(str(error).split())

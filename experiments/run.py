@@ -83,19 +83,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             style="yellow",
             soft_wrap=True,
         )
+    several = jax.process_count() > 1
+    if several:
+        processes.tell_if_aborted(f"error: {lost(command)}")
     try:
         summary = Job(parts, command.run_dir, console).run(command.resume)
-    except (RunFileError, Diverged, memory.DoesNotFit) as error:
+    except (Diverged, memory.DoesNotFit) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except RunFileError as error:
+        return failed(f"error: {error}")
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        if not several:
             raise
-        print(f"error: {lost(error, command)}", file=sys.stderr)
-        processes.leave(1)
+        return failed(f"error: {lost(command)} ({' '.join(str(error).split())[:300]})")
     except KeyboardInterrupt:
-        print(f"aborted; to go on: {PROGRAM} --resume {command.run_dir}", file=sys.stderr)
-        return 1
+        return failed(f"aborted; to go on: {PROGRAM} --resume {command.run_dir}")
     show_results(console, summary, command.run_dir / REPORT_FILE)
     if summary["interrupted"]:
         console.print(Text(f"Stopped and saved. To go on: {PROGRAM} --resume {command.run_dir}"), soft_wrap=True)
@@ -112,12 +115,20 @@ def mesh_line(parts: Parts) -> str:
     return f"{line}; does not divide, so whole on every device: {', '.join(whole)}" if whole else line
 
 
-def lost(error: Exception, command: Command) -> str:
-    """What an error of the devices means where there are several processes."""
-    reason = " ".join(str(error).split())[:300]
+def failed(line: str) -> int:
+    """Says why this process ends while others may go on; its exit code."""
+    print(line, file=sys.stderr)
+    if jax.process_count() > 1:  # at an ordinary exit it would wait for the others, and they wait for it
+        processes.leave(1)
+    return 1
+
+
+def lost(command: Command) -> str:
+    """What the failure of a device means where there are several processes."""
     return (
         f"process {jax.process_index()} of {jax.process_count()} can not go on; most likely another one has died. "
-        f"When all have stopped, start them again with --resume {command.run_dir}. ({reason})"
+        f"When all have stopped, start them again: {PROGRAM} --resume {command.run_dir}, with the flags that say "
+        f"which process is which"
     )
 
 

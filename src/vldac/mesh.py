@@ -99,6 +99,12 @@ def batch_ways(sizes: Mapping[str, int] | None = None) -> int:
     return math.prod(sizes.get(axis, 1) for axis in BATCH)
 
 
+def cut_ways(axis: str, size: int) -> int:
+    """Parts that an axis of the ambient mesh cuts `size` things into: as many as it has devices, or 1."""
+    ways = _sizes().get(axis, 1)
+    return ways if size % ways == 0 else 1
+
+
 def param_spec(name: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> PartitionSpec:
     """How one parameter is cut.
 

@@ -4,6 +4,8 @@
   then their worlds step, and the lanes are refilled together: reading a prompt is a large product only for many.
 * The world that is furthest behind comes first, so that none is left to finish alone.
 * A world's own steps stay in order, and each writes its row of the trajectory: [T, W], as if all went in step.
+* On a mesh lanes and worlds are cut over the data axes. What goes between devices is what a refill hands over: the
+  observations of its worlds, the keys and values of their prompts, and the rows of the answers that have ended.
 * One program with static shapes: a loop over refills around a loop over tokens. Keys and values are carried
   through both and written in place: a slot of each lane for a token, whole lanes for a refill.
 """
@@ -19,6 +21,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Int
 
 from vldac.lanes import Lanes, ResetPool
+from vldac.mesh import shard_batch
 from vldac.policy import Answers, Policy, Prepared, Sight
 
 
@@ -38,7 +41,7 @@ class Worlds:
 
     def part(self, rows: Int[Array, " g"]) -> Worlds:
         """Those of these numbers."""
-        lanes, sight = jax.tree.map(lambda leaf: leaf[rows], (self.lanes, self.sight))
+        lanes, sight = shard_batch(jax.tree.map(lambda leaf: leaf[rows], (self.lanes, self.sight)))
         return Worlds(lanes, self.pool.part(rows), sight)
 
     def put(self, rows: Int[Array, " g"], part: Worlds) -> Worlds:
@@ -173,14 +176,15 @@ def pooled(
     like = jax.eval_shape(begin, part, some, some, part.lanes.closing)
     _, row = jax.eval_shape(answered, part, like, some, some)
     empty = jax.tree.map(lambda leaf: jnp.zeros((lanes, *leaf.shape[1:]), leaf.dtype), like.replace(keys=None))
+    rows = jax.tree.map(lambda leaf: jnp.zeros((steps, count, *leaf.shape[1:]), leaf.dtype), row)
     number = jnp.arange(lanes, dtype=jnp.int32)
     loop = _Loop(
         worlds=worlds,
         step=jnp.zeros(count, jnp.int32),
         answered=jnp.zeros(count, bool),
         who=jnp.full(lanes, count, jnp.int32),
-        answers=empty.replace(keys=keys(number, number)[:, 0], done=jnp.ones(lanes, bool)),
-        rows=jax.tree.map(lambda leaf: jnp.zeros((steps, count, *leaf.shape[1:]), leaf.dtype), row),
+        answers=shard_batch(empty.replace(keys=keys(number, number)[:, 0], done=jnp.ones(lanes, bool))),
+        rows=shard_batch(rows, axis=1),
         turns=jnp.int32(0),
     )
     loop = jax.lax.while_loop(lambda loop: (loop.step < steps).any(), lambda loop: exchange(write(loop)), loop)

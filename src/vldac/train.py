@@ -181,7 +181,10 @@ class TrainState:
 
 @struct.dataclass
 class Batch:
-    """Environment steps to learn from, leaves [S, ...]; see `vl_dac.loss` for the fields."""
+    """Environment steps to learn from, leaves [S, ...]; see `vl_dac.loss` for the fields.
+
+    On a mesh it is cut over the data axes; only a microbatch's rows go to other devices.
+    """
 
     observation: Observation
     tokens: Int[Array, "s n"]
@@ -323,7 +326,11 @@ def update(
 
     def epoch(carry, keys):
         shuffle_key, dropout_key = keys
-        rows = jax.random.permutation(shuffle_key, len(batch.valid)).reshape(-1, config.minibatch)
+        # Drawn in the order of time, looked up in that of `learning_batch`: worked example, step 1 of world 0 of 3
+        # worlds and 2 steps: 1 * 3 + 0 = 3 -> 0 * 2 + 1 = 1.
+        rows = jax.random.permutation(shuffle_key, len(batch.valid))
+        rows = rows % setup.rollout.worlds * setup.rollout.steps + rows // setup.rollout.worlds
+        rows = rows.reshape(-1, config.minibatch)
         return jax.lax.scan(minibatch_update, carry, (rows, jax.random.split(dropout_key, len(rows))))
 
     carry = state.params, state.opt_state, state.skipped
@@ -342,7 +349,10 @@ def update(
 def learning_batch(
     setup: Setup, state: TrainState, trajectory: Trajectory
 ) -> tuple[Batch, dict[str, Float[Array, ""]]]:
-    """A rollout's T x B steps as one batch, with advantages, returns and the reference's log-probabilities."""
+    """A rollout's steps as one batch, with advantages, returns and the reference's log-probabilities.
+
+    World by world, step t of world b in row b * T + t: each device keeps the steps of its own worlds.
+    """
     algorithm, response = setup.algorithm, trajectory.response
     advantages, returns = gae(
         trajectory.reward,
@@ -372,7 +382,8 @@ def learning_batch(
         valid=valid.astype(jnp.float32),
         sight=trajectory.sight,
     )
-    batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)  # [T, B, ...] -> [T * B, ...]
+    # [T, B, ...] -> [B * T, ...]
+    batch = shard_batch(jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), batch))
 
     # Forward alone, a loop over layers costs little and compiles once.
     reference = replace(setup.policy, config=replace(setup.policy.config, unroll=False))

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +21,7 @@ from vldac.mesh import MeshConfig
 from vldac.rollout import RolloutConfig
 from vldac.train import OptimizerConfig
 
+ROOT = Path(__file__).parents[2]
 CONFIG = RunConfig(
     imitation=ImitationConfig(worlds=16),
     rollout=RolloutConfig(worlds=16, steps=2),
@@ -32,6 +38,7 @@ CONFIG = RunConfig(
             20,
             "rollout.worlds is 20; accepted: multiples of mesh.data x mesh.fsdp, which",
         ),
+        ("rollout", "lanes", 8, "rollout.lanes is 8; accepted: multiples"),
         ("imitation", "worlds", 8, "imitation.worlds is 8; accepted: multiples"),
         ("optimizer", "microbatch", 8, "optimizer.microbatch is 8; accepted: multiples"),
     ],
@@ -76,3 +83,43 @@ def test_flags_of_processes_that_do_not_fit_are_refused(arguments, message):
 
 def test_other_flags_are_passed_on():
     assert processes.join(["nano", "--seed", "3"], "run") == ["nano", "--seed", "3"]
+
+
+MEMBER = """
+import os, sys
+from experiments import processes
+processes.HEARTBEAT_SECONDS = 10
+processes.join(sys.argv[1:], "run")
+import jax
+number = jax.process_index()
+processes.tell_if_aborted(f"process {number} can not go on: --resume runs/a")
+print("joined", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_whoever_is_killed_the_other_one_is_told_how_to_go_on(killed):
+    """Though JAX aborts it from a thread of its own: at once without the first process, else after a while."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port = listener.getsockname()[1]
+    members = [
+        subprocess.Popen(
+            [sys.executable, "-c", MEMBER, *f"--coordinator localhost:{port} --processes 2 --process {n}".split()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT)))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for n in "01"
+    ]
+    for member in members:
+        assert member.stdout.readline() == "joined\n", member.communicate()
+    members[killed].kill()
+    other = 1 - killed
+    code = members[other].wait(timeout=60)
+    told = members[other].stderr.read()
+    assert code == 1 and told.endswith(f"process {other} can not go on: --resume runs/a\n"), told[-2000:]
+    members[killed].communicate()

@@ -1,7 +1,7 @@
 """What `test_mesh.py` runs in processes of its own: a training on many simulated devices. Prints nothing.
 
-    python mesh_worker.py shapes FOLDER                         one process, 8 devices, mesh after mesh
-    python mesh_worker.py process FOLDER PORT N I [die]         one of N processes, 8 devices in all
+    python mesh_worker.py shapes FOLDER                          one process, 8 devices, mesh after mesh
+    python mesh_worker.py process FOLDER PORT N I MESH [KILLED]  one of N processes, 8 devices in all
 
 Both leave what they measured in FOLDER as JSON, and checkpoints in FOLDER/checkpoints.
 """
@@ -11,59 +11,72 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 DEVICES = 8
 STOPPED = 3  # exit code of a process that was told that another one is gone
 HEAD = (8,)
-SHAPES = {"one": (1, 1, 1), "data": (8, 1, 1), "all": (2, 2, 2), "tensor": (1, 1, 8)}
+RANK = 4
+# Ways of data, fsdp, tensor, and lanes of the decoder: 0 = all worlds in step, else they work off a queue.
+SHAPES = {
+    "one": ((1, 1, 1), 0),
+    "data": ((8, 1, 1), 0),
+    "all": ((2, 2, 2), 0),
+    "tensor": ((2, 1, 4), 4),
+    "others": ((1, 4, 2), 0),
+}
 
 
-def make_setup():
-    """A training of the toy world, with sizes that 8 devices divide."""
+def make_setup(lanes=0, rank=0, layers=1):
+    """A training of the toy world, with sizes that 8 devices divide: (model, adapter, setup)."""
     from conftest import Signal, tiny_qwen2_vl
 
     from vldac import train
     from vldac.algorithms.vl_dac import VLDACConfig
+    from vldac.models.lora import LoRAConfig
     from vldac.policy import Policy, PolicyConfig
     from vldac.rollout import RolloutConfig
     from vldac.text.tokenizer import load_tokenizer
 
-    tokenizer, world = load_tokenizer(), Signal()
+    tokenizer, world, adapter = load_tokenizer(), Signal(), LoRAConfig(rank=rank)
     model = tiny_qwen2_vl(tokenizer)
     text = dataclasses.replace(
-        model.text, num_hidden_layers=1, num_attention_heads=8, num_key_value_heads=8, intermediate_size=64
+        model.text, num_hidden_layers=layers, num_attention_heads=8, num_key_value_heads=8, intermediate_size=64
     )
     model = dataclasses.replace(model, text=text)
-    policy = Policy.build(world, tokenizer, model, PolicyConfig(max_tokens=24, decoding="grammar"), HEAD)
+    config = PolicyConfig(max_tokens=24, decoding="grammar")
+    policy = Policy.build(world, tokenizer, model, config, HEAD, adapter=adapter)
     setup = train.Setup(
         world,
         policy,
         iterations=10,
-        rollout=RolloutConfig(worlds=8, steps=2),
+        rollout=RolloutConfig(worlds=8, steps=2, lanes=lanes, refill=lanes // 2),
         algorithm=VLDACConfig(critic_warmup=0),
         optimizer=train.OptimizerConfig(minibatch=16, microbatch=8, epochs=2, learning_rate=1e-3),
     )
-    return model, setup
+    return model, adapter, setup
 
 
 class Training:
     """A state on a mesh, and its compiled iteration."""
 
-    def __init__(self, shape, parts):
+    def __init__(self, name, rank=0):
         import jax
 
         from vldac import mesh, train
         from vldac.policy import init_params
 
-        self.model, self.setup = parts
+        shape, lanes = SHAPES[name]
+        model, adapter, self.setup = make_setup(lanes, rank)
         self.mesh = mesh.MeshConfig(*shape).build()
         self.use = lambda: mesh.use(self.mesh)
         with self.use():
-            params = init_params(self.model, jax.random.key(0), HEAD)
+            params = init_params(model, jax.random.key(0), HEAD, adapter)
             self.state = train.init(self.setup, params, jax.random.key(1))
             step = jax.jit(train.iteration, static_argnums=0)
             self.program = step.lower(self.setup, self.state).compile()
@@ -110,40 +123,75 @@ class Training:
         return found | {"kept whole": mesh.kept_whole(trained, dict(self.mesh.shape)) if self.mesh else []}
 
 
+def collectives(shape, layers):
+    """What devices send each other in writing a token with adapters: kind -> how often."""
+    import jax
+
+    from vldac import mesh
+    from vldac.lanes import begin
+    from vldac.policy import init_params
+
+    model, adapter, setup = make_setup(rank=RANK, layers=layers)
+    policy, mesh_ = setup.policy, mesh.MeshConfig(*shape).build()
+
+    def one_token(params, lanes):
+        prepared = policy.prepare(params)
+        answers = policy.begin(prepared, lanes.observation, jax.random.split(jax.random.key(2), 8))
+        return policy.go_on(prepared, answers)
+
+    with mesh.use(mesh_):
+        params = init_params(model, jax.random.key(0), HEAD, adapter)
+        lanes = jax.jit(lambda key: begin(setup.world, jax.random.split(key, 8), 1))(jax.random.key(1))
+        program = jax.jit(one_token).lower(params, lanes).compile().as_text()
+    kinds = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", program)
+    return {kind: kinds.count(kind) for kind in set(kinds)}
+
+
 def shapes(folder):
     import jax
 
     assert jax.config.jax_threefry_partitionable, "what is drawn depends on where it is drawn"
-    setup = make_setup()
     trainings, told = {}, {}
-    for name, shape in SHAPES.items():
-        training = trainings[name] = Training(shape, setup)
+    for name in ("one", "data", "all", "tensor"):
+        training = trainings[name] = Training(name)
         told[name] = {"parts": training.parts(), "metrics": [training.step()]}
         if name == "all":
             training.save(folder / "checkpoints")
-    told["one"]["metrics"].append(trainings["one"].step())
+    told["one"]["metrics"] += [trainings["one"].step() for _ in range(2)]
     for name in ("data", "one"):  # the mesh that saved had another shape
         trainings[name].restore(folder / "checkpoints")
         told[name]["parts restored"] = trainings[name].parts()
         told[name]["metrics restored"] = trainings[name].step()
+
+    one, tensor = Training("one", RANK), Training("tensor", RANK)
+    told["adapter"] = {"one": [one.step()], "tensor": [tensor.step()]}
+    one.save(folder / "adapter")
+    told["adapter"]["one"].append(one.step())
+    tensor.restore(folder / "adapter")
+    told["adapter"]["tensor"].append(tensor.step())
+    told["adapter"]["parts"] = tensor.parts()
+    told["collectives"] = [collectives((2, 1, 4), layers) for layers in (2, 3)]
     (folder / "shapes.json").write_text(json.dumps(told))
 
 
-def process(folder, port, count, number, die=None):
+def process(folder, port, count, number, name, killed=None):
     import jax
 
     jax.distributed.initialize(f"localhost:{port}", int(count), int(number), heartbeat_timeout_seconds=15)
-    training = Training(SHAPES["all"], make_setup())
+    training = Training(name)
     training.restore(folder / "checkpoints")
     told = {"metrics restored": training.step()}
     training.save(folder / "checkpoints")
-    (folder / f"process{number}.json").write_text(json.dumps(told))
-    while not (folder / "process0.json").exists():  # the first one writes what all have computed
+    (folder / f"{name}{number}.json").write_text(json.dumps(told))
+    if killed is None:
+        return
+    while not (folder / f"{name}0.json").exists():  # the first one writes what all have computed
         time.sleep(0.01)
-    if die == number:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if killed == number:  # in the midst of an iteration
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGKILL)).start()
     try:
-        training.step()
+        while True:
+            training.step()
     except jax.errors.JaxRuntimeError:
         os._exit(STOPPED)  # an ordinary exit would wait for the process that is gone
 

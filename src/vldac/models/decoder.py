@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
+from vldac.mesh import cut_ways
 from vldac.models.attention import attend, causal_mask, within_window
 from vldac.models.config import TextConfig
 from vldac.models.fused import FusedLinear
@@ -80,7 +81,8 @@ class Attention(nnx.Module):
 
     def fuse(self) -> None:
         """Replaces the products with the input by one, see `FusedLinear`."""
-        self.fused = FusedLinear([self.q_proj, self.k_proj, self.v_proj], self.q_proj.dtype)
+        ways = cut_ways("tensor", self.kv_heads)
+        self.fused = FusedLinear([self.q_proj, self.k_proj, self.v_proj], self.q_proj.dtype, ways)
         self.out = FusedLinear([self.o_proj], self.o_proj.dtype)
         del self.q_proj, self.k_proj, self.v_proj, self.o_proj
 
@@ -127,7 +129,8 @@ class MLP(nnx.Module):
 
     def fuse(self) -> None:
         """As `Attention.fuse`."""
-        self.fused = FusedLinear([self.gate_proj, self.up_proj], self.gate_proj.dtype)
+        ways = cut_ways("tensor", self.gate_proj.weight.shape[0])
+        self.fused = FusedLinear([self.gate_proj, self.up_proj], self.gate_proj.dtype, ways)
         self.down = FusedLinear([self.down_proj], self.down_proj.dtype)
         del self.gate_proj, self.up_proj, self.down_proj
 
@@ -223,10 +226,10 @@ class Decoder(nnx.Module):
                 x = x + jnp.where(number < levels, level, 0)
             return x, key_value
 
+        x = inputs.embeddings.astype(self.dtype)
         count = self.config.num_hidden_layers
         which = jnp.asarray(self.config.local.layers if self.config.local else [False] * count)
         per_layer = jnp.arange(count), which, None if prefix is None else prefix.stacked()
-        x = inputs.embeddings.astype(self.dtype)
         x, (k, v) = scan_stack(self.layers, step, x, per_layer, remat=remat, unroll=unroll)
         return self.norm(x), KVCache.from_stacked(k, v, at)
 
@@ -252,7 +255,10 @@ class Decoder(nnx.Module):
         valid: Bool[Array, "b s"],
         prefix: KVCache | None = None,
     ) -> tuple[Float[Array, "b e"], KVCache]:
-        """One token a lane: see `VLM.decode_step`."""
+        """One token a lane: see `VLM.decode_step`.
+
+        On a mesh's fsdp axis the weights stay where they are, and the tokens' states, which are smaller, go round.
+        """
         at = positions[:, :1]
         slots_at = write_slots(cache.positions[:, None, :, None], at[:, None, :, None], index)[:, 0, :, 0]
         local = self.config.local

@@ -75,6 +75,6 @@ def write_slots(
     new = new.astype(cache.dtype)
     if index.ndim == 0:
         return jax.lax.dynamic_update_slice_in_dim(cache, new, index, axis=2)
-    lanes = jnp.arange(len(cache))
+    # vmap says that a lane's slot is its own device's: numbered lanes would be sent to all devices of a mesh.
     options = {"unique_indices": True, "indices_are_sorted": True, "mode": "promise_in_bounds"}
-    return cache.at[lanes, :, index].set(new[:, :, 0], **options)
+    return jax.vmap(lambda lane, new, at: lane.at[:, at].set(new[:, 0], **options))(cache, new, index)

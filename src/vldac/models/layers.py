@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
+from vldac.mesh import shard_batch
+
 Remat = Literal["none", "dots", "full"]
 
 
@@ -182,10 +184,13 @@ def scan_stack(
 ) -> tuple[Any, Any]:
     """Runs a stack of layers one after another.
 
+    On a mesh the carry's rows stay on their devices and a layer's weights come to them. (Left to the compiler,
+    rows are on all devices of the fsdp axis, and sums over each device's part of a weight go round.)
+
     Args:
       stacked: a module made by `stack`.
       step: (layer, carry, x) -> (carry, y), for one layer.
-      carry: what goes from layer to layer.
+      carry: what goes from layer to layer, leaves [B, ...].
       xs: per-layer inputs, leaves [L, ...].
       remat: what the backward pass recomputes: "none" stores every intermediate, "dots" only the results
         of products with weights, "full" only the carry.
@@ -202,7 +207,7 @@ def scan_stack(
 
     def body(carry, inputs):
         params, x = inputs
-        return step(nnx.merge(graphdef, params), carry, x)
+        return step(nnx.merge(graphdef, params), shard_batch(carry), x)
 
     if remat == "full":
         body = jax.checkpoint(body, prevent_cse=unroll)  # in a loop, nothing to be shared is in sight

@@ -227,8 +227,9 @@ class DeepstackTower(nnx.Module):
             x = block(x, angles)
             return (x, put(kept, x, level)), None
 
-        kept = jnp.zeros((len(config.deepstack_blocks), *x.shape), x.dtype)
+        kept = jnp.zeros((len(x), len(config.deepstack_blocks), *x.shape[1:]), x.dtype)
         (x, kept), _ = scan_stack(self.blocks, step, (x, kept), jnp.asarray(levels), remat=remat)
+        kept = kept.swapaxes(0, 1)
         _, deepstack = scan_stack(self.deepstack_merger_list, lambda merger, _, x: (None, merger(x)), None, kept)
         return Visual(self.merger(x), deepstack)
 
@@ -249,11 +250,12 @@ def deepstack_levels(blocks: tuple[int, ...], depth: int) -> np.ndarray:
     return np.searchsorted(blocks, np.arange(depth))
 
 
-def put(kept: Float[Array, "k *b"], x: Float[Array, "*b"], level: Int[Array, ""]) -> Float[Array, "k *b"]:
+def put(kept: Float[Array, "n k *b"], x: Float[Array, "n *b"], level: Int[Array, ""]) -> Float[Array, "n k *b"]:
     """`kept` with x in the place `level`; the same as before where there is no such place."""
-    at = jnp.minimum(level, len(kept) - 1)
-    before = jax.lax.dynamic_index_in_dim(kept, at, keepdims=False)
-    return jax.lax.dynamic_update_index_in_dim(kept, jnp.where(level < len(kept), x, before), at, axis=0)
+    places = kept.shape[1]
+    at = jnp.minimum(level, places - 1)
+    before = jax.lax.dynamic_index_in_dim(kept, at, axis=1, keepdims=False)
+    return jax.lax.dynamic_update_index_in_dim(kept, jnp.where(level < places, x, before), at, axis=1)
 
 
 def interpolation(grid: tuple[int, int], side: int, merge_size: int) -> tuple[np.ndarray, np.ndarray]:

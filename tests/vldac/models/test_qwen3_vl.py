@@ -221,10 +221,10 @@ def test_interpolation_is_that_of_transformers(side):
 
 @pytest.mark.parametrize("blocks", [(0,), (3,), (0, 3), (1, 2), (0, 1, 2, 3)])
 def test_deepstack_keeps_the_outputs_of_the_named_blocks(blocks):
-    kept = jnp.full((len(blocks), 2), -1.0)
+    kept = jnp.full((2, len(blocks)), -1.0)
     for number, level in enumerate(deepstack_levels(blocks, depth=4)):
         kept = put(kept, jnp.full(2, float(number)), jnp.int32(level))
-    assert kept[:, 0].tolist() == list(blocks)
+    assert kept[0].tolist() == list(blocks)
 
 
 def test_tower_equals_torch_on_every_level(tiny_pair, rng):
