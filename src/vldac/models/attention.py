@@ -3,6 +3,7 @@
 * Plain einsums, which XLA turns into batched products: one piece of code on every backend.
 * Many queries a lane in half precision on a GPU (prefill and training there) go to cuDNN's fused kernel instead,
   by way of `jax.nn.dot_product_attention`: scores are then never written to memory, nor are their derivatives.
+* One query a lane there (decoding) goes to a kernel of our own, `decode_kernel`, which knows of the shared prefix.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
+
+from vldac.models import decode_kernel
 
 MASKED = -1e30  # finite, so that a row with nothing to attend to gives a finite mean and not NaN
 
@@ -41,8 +44,11 @@ def attend(
       [B, S, N, D] in the query's dtype. A query that sees nothing gets the mean of all values: finite, and
       meaningless.
     """
-    if mask is not None and query.shape[1] > 1 and has_kernel(query.dtype, query.shape[-1]):
+    slots, width = query.shape[1], query.shape[-1]
+    if mask is not None and slots > 1 and has_kernel(query.dtype, width):
         return _attend_by_kernel(query, key, value, mask, prefix, prefix_mask, scale)
+    if mask is not None and slots == 1 and prefix_mask is None and decode_kernel.takes(query.dtype, width):
+        return decode_kernel.decode_attend(query, key, value, mask, prefix, scale)
     batch, slots, heads, width = query.shape
     kv_heads = key.shape[1]
     group = heads // kv_heads
@@ -85,7 +91,8 @@ def attend(
 def has_kernel(dtype: DTypeLike, head_dim: int) -> bool:
     """Whether cuDNN's kernel takes such queries here, many of a lane at a time, forward and backward."""
     half = dtype in (jnp.bfloat16, jnp.float16)
-    return jax.default_backend() == "gpu" and half and head_dim % 8 == 0 and head_dim <= 128
+    heads_cut = jax.sharding.get_abstract_mesh().shape.get("tensor", 1) > 1
+    return decode_kernel.on_ampere() and half and head_dim % 8 == 0 and head_dim <= 128 and not heads_cut
 
 
 def _attend_by_kernel(query, key, value, mask, prefix, prefix_mask, scale):
