@@ -264,7 +264,7 @@ class Policy:
         """The critic's value of each observation, float32[B]. For `sight` see `act`."""
         model = self._model(prepared.params)
         inputs, _ = self._context(model, observation, sight)
-        hidden, _ = model.forward(inputs, prepared.prefix)
+        hidden, _ = model.forward(inputs, prepared.prefix, first=inputs.valid.shape[1] - 1)
         return self._value(prepared.params, hidden[:, -1])
 
     def act(
@@ -306,7 +306,7 @@ class Policy:
         """Reads each observation and writes the first token of its answer. For the arguments see `act`."""
         model = self._model(prepared.params)
         inputs, next_position = self._context(model, observation, sight)
-        hidden, cache = model.forward(inputs, prepared.prefix)
+        hidden, cache = model.forward(inputs, prepared.prefix, first=inputs.valid.shape[1] - 1)
         hidden = hidden[:, -1]
         batch, length = len(hidden), self.config.max_tokens
         nothing = Answers(
@@ -416,15 +416,15 @@ class Policy:
         inputs = inputs.append_text(model.embed(tokens[:, :-1]), answer, mask[:, :-1])
         if prefix is None:
             prefix = self._prefix(model)
-        hidden, _ = model.forward(inputs, prefix, self.config.remat, self.config.unroll)
-        answered = hidden[:, context - 1 :]  # [B, N, d]: the last prompt token predicts the first answer token
+        # [B, N, d]: the last prompt token predicts the first answer token
+        answered, _ = model.forward(inputs, prefix, self.config.remat, self.config.unroll, first=context - 1)
         states = self.grammar.states(tokens, mask)
         left = jnp.broadcast_to(length - jnp.arange(length), tokens.shape)
         chosen, entropy = self._score(model, answered, tokens, states, left)
         return Scores(
             log_probs=jnp.where(mask, chosen, 0.0),
             entropy=jnp.where(mask, entropy, 0.0),
-            value=self._value(params, jax.lax.stop_gradient(hidden[:, context - 1])),
+            value=self._value(params, jax.lax.stop_gradient(answered[:, 0])),
         )
 
     def _score(

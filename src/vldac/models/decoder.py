@@ -47,6 +47,10 @@ class View:
     mask: Bool[Array, "b s t"]
     prefix_mask: Bool[Array, "b s p"] | None = None
 
+    def ask(self, first: int) -> View:
+        """Of the queries from number `first` on."""
+        return jax.tree.map(lambda x: x[:, first:], self)
+
 
 @struct.dataclass
 class DecodeLayers:
@@ -93,24 +97,26 @@ class Attention(nnx.Module):
         prefix: Prefix | None = None,
         cache: KeyValue | None = None,
         index: Int[Array, "..."] | None = None,
-    ) -> tuple[Float[Array, "b s e"], KeyValue]:
+        first: int = 0,
+    ) -> tuple[Float[Array, "b q e"], KeyValue]:
         """Attends to x itself, or, given a cache, to the cache with x written into slots index, index + 1, ...; an
-        index of shape [B] is each lane's own, for one slot.
+        index of shape [B] is each lane's own, for one slot. Only slots from `first` on ask.
 
         Returns:
           (output, (key, value)): the keys and values attended to, prefix apart.
         """
-        batch, slots, _ = x.shape
-        products = self.fused(x) if self.fused else [self.q_proj(x), self.k_proj(x), self.v_proj(x)]
-        query, key, value = (y.reshape(batch, slots, -1, self.head_dim) for y in products)
+        batch = len(x)
+        products = self.fused(x) if self.fused else [self.q_proj(x[:, first:]), self.k_proj(x), self.v_proj(x)]
+        query, key, value = (y.reshape(*y.shape[:2], -1, self.head_dim) for y in products)
         if self.q_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
-        query, key = rotate(query, view.cos, view.sin), rotate(key, view.cos, view.sin)
+        asking = view.ask(first)
+        query, key = rotate(query, asking.cos, asking.sin), rotate(key, view.cos, view.sin)
         key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)  # [B, K, S, D]
         if cache is not None:
             key, value = write_slots(cache[0], key, index), write_slots(cache[1], value, index)
-        out = attend(query, key, value, view.mask, prefix, view.prefix_mask, self.scale)
-        out = out.reshape(batch, slots, -1)
+        out = attend(query, key, value, asking.mask, prefix, asking.prefix_mask, self.scale)
+        out = out.reshape(batch, out.shape[1], -1)
         return self.o_proj(out) if self.fused is None else self.out(out)[0], (key, value)
 
 
@@ -162,9 +168,11 @@ class DecoderLayer(nnx.Module):
         prefix: Prefix | None = None,
         cache: KeyValue | None = None,
         index: Int[Array, "..."] | None = None,
-    ) -> tuple[Float[Array, "b s e"], KeyValue]:
+        first: int = 0,
+    ) -> tuple[Float[Array, "b q e"], KeyValue]:
         """As `Attention.__call__`."""
-        attended, key_value = self.self_attn(self.input_layernorm(x), view, prefix, cache, index)
+        attended, key_value = self.self_attn(self.input_layernorm(x), view, prefix, cache, index, first)
+        x = x[:, first:]
         if self.sandwich:
             x = x + self.post_attention_layernorm(attended)
             x = x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
@@ -197,8 +205,13 @@ class Decoder(nnx.Module):
         return embedded * jnp.asarray(self.config.embedding_scale, embedded.dtype)
 
     def forward(
-        self, inputs: Inputs, prefix: KVCache | None = None, remat: Remat = "none", unroll: bool = False
-    ) -> tuple[Float[Array, "b s e"], KVCache]:
+        self,
+        inputs: Inputs,
+        prefix: KVCache | None = None,
+        remat: Remat = "none",
+        unroll: bool = False,
+        first: int = 0,
+    ) -> tuple[Float[Array, "b q e"], KVCache]:
         """All slots at once: see `VLM.forward`."""
         at = inputs.positions[:, 0]
         images = inputs.images if self.config.bidirectional_images else None
@@ -215,14 +228,14 @@ class Decoder(nnx.Module):
                 ]
         levels = 0 if inputs.deepstack is None else len(inputs.deepstack)
 
-        def step(layer, x, per_layer):
+        def step(layer, x, per_layer, first=0):
             number, is_local, shared = per_layer
             view = views[0]
             if len(views) == 2:
                 view = jax.tree.map(partial(jnp.where, is_local), views[1], views[0])
-            x, key_value = layer(x, view, shared)
+            x, key_value = layer(x, view, shared, first=first)
             if levels:
-                level = inputs.deepstack[jnp.minimum(number, levels - 1)].astype(x.dtype)
+                level = inputs.deepstack[jnp.minimum(number, levels - 1), :, first:].astype(x.dtype)
                 x = x + jnp.where(number < levels, level, 0)
             return x, key_value
 
@@ -230,8 +243,11 @@ class Decoder(nnx.Module):
         count = self.config.num_hidden_layers
         which = jnp.asarray(self.config.local.layers if self.config.local else [False] * count)
         per_layer = jnp.arange(count), which, None if prefix is None else prefix.stacked()
-        x, (k, v) = scan_stack(self.layers, step, x, per_layer, remat=remat, unroll=unroll)
-        return self.norm(x), KVCache.from_stacked(k, v, at)
+        slots = x.shape[1]
+        # What the last layer makes of earlier slots, nobody looks at: only their keys and values count.
+        last = partial(step, first=first)
+        x, (k, v) = scan_stack(self.layers, step, x, per_layer, remat=remat, unroll=unroll, last=last)
+        return self.norm(x[:, first - slots :]), KVCache.from_stacked(k, v, at)
 
     def decode_layers(self) -> DecodeLayers:
         """The layers apart, in the dtype of the computation, products of one input joined."""

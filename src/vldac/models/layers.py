@@ -3,7 +3,8 @@
 * A weight has the shape of its Hugging Face counterpart ([out, in]), so that loading is a rename. XLA contracts
   either axis equally fast.
 * Parameters are kept in `param_dtype` and used in `dtype`; norms are computed in float32 whatever that is.
-* A layer is written for itself; `stack` gives its parameters a leading layer axis, for `lax.scan`.
+* A layer is written for itself; `stack` gives its parameters a leading layer axis, for `lax.scan`. A short stack
+  is unrolled.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from jaxtyping import Array, DTypeLike, Float, Int
 from vldac.mesh import shard_batch
 
 Remat = Literal["none", "dots", "full"]
+# Stacks of so few layers are unrolled: no intermediate is copied into a stacked buffer and out of it again, and
+# the last layer may compute less. Compile time is no concern there.
+UNROLLED = 4
 
 
 class LoRAParam(nnx.Param):
@@ -181,8 +185,9 @@ def scan_stack(
     *,
     remat: Remat = "none",
     unroll: bool = False,
+    last: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None,
 ) -> tuple[Any, Any]:
-    """Runs a stack of layers one after another.
+    """Runs a stack of layers one after another, scanned, or unrolled if there are no more than `UNROLLED`.
 
     On a mesh the carry's rows stay on their devices and a layer's weights come to them. (Left to the compiler,
     rows are on all devices of the fsdp axis, and sums over each device's part of a weight go round.)
@@ -196,6 +201,8 @@ def scan_stack(
         of products with weights, "full" only the carry.
       unroll: writes the layers out instead of looping over them. A loop copies each layer's weights out of the
         stack, and what is kept for the backward pass in and out of another; but it compiles once for all.
+      last: takes the place of `step` in the last layer of a stack that is unrolled; what it gives may be a part
+        of what `step` would. None = `step`.
 
     Returns:
       (carry, ys), leaves of ys [L, ...].
@@ -204,24 +211,29 @@ def scan_stack(
       ValueError: an unknown `remat`.
     """
     graphdef, params = nnx.split(stacked)
-
-    def body(carry, inputs):
-        params, x = inputs
-        return step(nnx.merge(graphdef, params), shard_batch(carry), x)
-
-    if remat == "full":
-        body = jax.checkpoint(body, prevent_cse=unroll)  # in a loop, nothing to be shared is in sight
-    elif remat == "dots":
+    count = jax.tree.leaves(params)[0].shape[0]
+    unroll |= count <= UNROLLED
+    # Outside a loop the compiler would find the first computation again and keep its results.
+    options = {"prevent_cse": unroll}
+    if remat == "dots":
         # "no batch dims": attention scores are products too, but of size S^2, and cheap to compute again
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        body = jax.checkpoint(body, prevent_cse=unroll, policy=policy)
-    elif remat != "none":
+        options["policy"] = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    elif remat not in ("none", "full"):
         raise ValueError(f"remat is {remat!r}; accepted: 'none', 'dots', 'full'")
+
+    def body(step):
+        def run(carry, inputs):
+            params, x = inputs
+            return step(nnx.merge(graphdef, params), shard_batch(carry), x)
+
+        return run if remat == "none" else jax.checkpoint(run, **options)
+
     if not unroll:
-        return jax.lax.scan(body, carry, (params, xs))
+        return jax.lax.scan(body(step), carry, (params, xs))
     ys = []
-    for layer in range(jax.tree.leaves(params)[0].shape[0]):
-        carry, y = body(carry, jax.tree.map(lambda x: x[layer], (params, xs)))  # noqa: B023 (used at once)
+    for number in range(count):
+        inputs = jax.tree.map(lambda leaf: leaf[number], (params, xs))  # noqa: B023 (used at once)
+        carry, y = body(last if last and number == count - 1 else step)(carry, inputs)
         ys.append(y)
     return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)
 

@@ -76,8 +76,13 @@ class VLM(nnx.Module):
         return self.language_model.embed(tokens)
 
     def forward(
-        self, inputs: Inputs, prefix: KVCache | None = None, remat: Remat = "none", unroll: bool = False
-    ) -> tuple[Float[Array, "b s d"], KVCache]:
+        self,
+        inputs: Inputs,
+        prefix: KVCache | None = None,
+        remat: Remat = "none",
+        unroll: bool = False,
+        first: int = 0,
+    ) -> tuple[Float[Array, "b q d"], KVCache]:
         """All slots at once: prefill and training.
 
         A slot sees the prefix and the valid slots up to itself. Worked example, P prefix tokens and 3 slots with
@@ -88,12 +93,13 @@ class VLM(nnx.Module):
           prefix: keys and values that all lanes share, batch 1; gradients flow into them. None = none.
           remat, unroll: what the backward pass recomputes, and whether layers are written out; see
             `layers.scan_stack`.
+          first: the slot that hidden states are wanted from on.
 
         Returns:
-          (hidden, cache): hidden states after the final norm (meaningless in invalid slots); keys and values of
-          the S slots, without the prefix.
+          (hidden, cache): hidden states of slots first, first + 1, ... after the final norm (meaningless in
+          invalid slots); keys and values of all S slots, without the prefix.
         """
-        return self.language_model.forward(inputs, prefix, remat, unroll)
+        return self.language_model.forward(inputs, prefix, remat, unroll, first)
 
     def decode_layers(self) -> DecodeLayers:
         """The decoder's layers apart, cast to the dtype of the computation and joined, for `decode_step`.
