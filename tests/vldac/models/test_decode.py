@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vldac.models import Inputs, KVCache
+from vldac.models import Inputs, KVCache, layers
 from vldac.models.kv_cache import write_slots
 
 B, P, C, N = 3, 5, 15, 4  # lanes, prefix, context and answer slots
@@ -267,3 +267,31 @@ def test_slots_are_written_where_they_should_be(index):
         wanted[lane, :, slot] = new[lane, :, 0]
     written = jax.jit(write_slots)(cache, new, jnp.asarray(index, jnp.int32))
     np.testing.assert_array_equal(written, wanted)
+
+
+@pytest.mark.parametrize("remat", ["none", "dots"])
+def test_scanned_and_unrolled_layers_give_the_same(tied, sequence, monkeypatch, remat):
+    """With gradients, and whether all slots are asked for or only the later ones."""
+    prefix_ids, _, ids, positions, valid = sequence
+    weights = jax.random.normal(jax.random.key(8), (ids.shape[1], 1))
+
+    def gradient(unrolled, first):
+        monkeypatch.setattr(layers, "UNROLLED", unrolled)
+
+        def loss(params):
+            model = nnx.merge(tied.graphdef, params)
+            inputs = Inputs(model.embed(ids), positions, valid)
+            hidden, cache = model.forward(inputs, make_prefix(model, prefix_ids), remat, first)
+            total = (hidden * weights[first:] * valid[:, first:, None]).sum()
+            return total + sum(jnp.sin(x * valid[:, None, :, None]).sum() for x in cache.k + cache.v), hidden
+
+        grads, hidden = jax.jit(jax.grad(loss, has_aux=True))(tied.params)
+        return grads, hidden
+
+    scanned, whole = gradient(0, 0)
+    scanned_part, part = gradient(0, C)
+    for first, wanted, wanted_hidden in ((0, scanned, whole), (C, scanned_part, whole[:, C:])):
+        grads, hidden = gradient(100, first)
+        np.testing.assert_allclose(hidden, wanted_hidden, **TIGHT)
+        assert_gradients_equal(grads, wanted, 2e-5, least=1e-5)
+    np.testing.assert_allclose(part, whole[:, C:], **TIGHT)
