@@ -3,7 +3,6 @@
 * Plain einsums, which XLA turns into batched products: one piece of code on every backend.
 * Many queries a lane in half precision on a GPU (prefill and training there) go to cuDNN's fused kernel instead,
   by way of `jax.nn.dot_product_attention`: scores are then never written to memory, nor are their derivatives.
-* One query a lane there (decoding) goes to a kernel of our own, `decode_kernel`, which knows of the shared prefix.
 """
 
 from __future__ import annotations
@@ -47,8 +46,6 @@ def attend(
     slots, width = query.shape[1], query.shape[-1]
     if mask is not None and slots > 1 and has_kernel(query.dtype, width):
         return _attend_by_kernel(query, key, value, mask, prefix, prefix_mask, scale)
-    if mask is not None and slots == 1 and prefix_mask is None and decode_kernel.takes(query.dtype, width):
-        return decode_kernel.decode_attend(query, key, value, mask, prefix, scale)
     batch, slots, heads, width = query.shape
     kv_heads = key.shape[1]
     group = heads // kv_heads

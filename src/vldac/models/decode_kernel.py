@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
-from jaxtyping import Array, Bool, DTypeLike, Float
+from jaxtyping import Array, Bool, Float
 
 BLOCK = 64  # slots gone through at a time
 _ROWS = 16  # of a product of tensor cores, at least
@@ -25,10 +25,11 @@ _LANES = 4  # that go through the prefix together, at most
 _MASKED = -1e30
 
 
-def takes(dtype: DTypeLike, head_dim: int) -> bool:
-    """Whether the kernels are for such queries here: half precision, a usual head, no mesh to be cut for."""
-    half = dtype in (jnp.bfloat16, jnp.float16)
-    return on_ampere() and half and head_dim in (64, 128) and jax.sharding.get_abstract_mesh().size <= 1
+def takes(query: Float[Array, "b s n d"]) -> bool:
+    """Whether the kernels are for such queries here: one a lane, half precision, no mesh to be cut for."""
+    _, slots, _, width = query.shape
+    usual = query.dtype in (jnp.bfloat16, jnp.float16) and slots == 1 and width in (64, 128)
+    return usual and on_ampere() and jax.sharding.get_abstract_mesh().size <= 1
 
 
 def on_ampere() -> bool:

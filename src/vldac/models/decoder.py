@@ -20,6 +20,7 @@ from flax import nnx, struct
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from vldac.mesh import cut_ways
+from vldac.models import decode_kernel
 from vldac.models.attention import attend, causal_mask, within_window
 from vldac.models.config import TextConfig
 from vldac.models.fused import FusedLinear
@@ -115,7 +116,10 @@ class Attention(nnx.Module):
         key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)  # [B, K, S, D]
         if cache is not None:
             key, value = write_slots(cache[0], key, index), write_slots(cache[1], value, index)
-        out = attend(query, key, value, asking.mask, prefix, asking.prefix_mask, self.scale)
+        if cache is not None and view.prefix_mask is None and decode_kernel.takes(query):
+            out = decode_kernel.decode_attend(query, key, value, view.mask, prefix, self.scale)
+        else:
+            out = attend(query, key, value, asking.mask, prefix, asking.prefix_mask, self.scale)
         out = out.reshape(batch, out.shape[1], -1)
         return self.o_proj(out) if self.fused is None else self.out(out)[0], (key, value)
 

@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from vldac.models.layers import Linear
+from vldac.models.layers import Linear, times
 
 
 class FusedLinear(nnx.Module):
@@ -48,7 +48,7 @@ class FusedLinear(nnx.Module):
         self.lora_B = nnx.Param(self._cut_B(layers, adapted)) if adapted else None
 
     def __call__(self, x: Float[Array, "*b i"]) -> list[Float[Array, "*b o"]]:
-        y = jnp.einsum("...i,oi->...o", x.astype(self.dtype), self.weight[...])
+        y = times(x.astype(self.dtype), self.weight[...])
         y = y.reshape(*x.shape[:-1], self.ways, -1)
         outputs = sum(self.sizes)
         low, y = y[..., outputs:], y[..., :outputs]

@@ -58,7 +58,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         x = x.astype(self.dtype)
-        y = jnp.einsum("...i,oi->...o", x, self.weight[...].astype(self.dtype))
+        y = times(x, self.weight[...].astype(self.dtype))
         if self.bias is not None:
             y = y + self.bias[...].astype(self.dtype)
         return y if self.lora_A is None else y + self._adapter(x)
@@ -67,8 +67,20 @@ class Linear(nnx.Module):
         if self.lora_key is not None:
             kept = jax.random.bernoulli(self.lora_key[...], 1.0 - self.lora_dropout, x.shape)
             x = jnp.where(kept, x / (1.0 - self.lora_dropout), 0)
-        low = jnp.einsum("...i,ri->...r", x, self.lora_A[...].astype(self.dtype))
-        return jnp.einsum("...r,or->...o", low, self.lora_B[...].astype(self.dtype)) * self.lora_scale
+        low = times(x, self.lora_A[...].astype(self.dtype))
+        return times(low, self.lora_B[...].astype(self.dtype)) * self.lora_scale
+
+
+def times(
+    x: Float[Array, "*b i"], weight: Float[Array, "o i"], dtype: DTypeLike | None = None
+) -> Float[Array, "*b o"]:
+    """x W^T, as a product of two matrices; the result in `dtype`, None = that of the factors.
+
+    With more axes it is the same number; but its derivative by the weight would sum over several axes, for which a
+    CPU first turns both factors around, which takes as long as the product.
+    """
+    y = jnp.einsum("ni,oi->no", x.reshape(-1, x.shape[-1]), weight, preferred_element_type=dtype)
+    return y.reshape(*x.shape[:-1], -1)
 
 
 class Embedding(nnx.Module):
@@ -102,7 +114,7 @@ def _unembed(hidden: Float[Array, "*b d"], weight: Float[Array, "v d"]) -> Float
     Left to itself, a float32 result has float32 derivatives: the longest products of the backward pass would run
     at a fraction of the device's rate, for a factor that is rounded in every other layer.
     """
-    return jnp.einsum("...d,vd->...v", hidden, weight, preferred_element_type=jnp.float32)
+    return times(hidden, weight, jnp.float32)
 
 
 def _unembed_forward(hidden, weight):
@@ -112,7 +124,8 @@ def _unembed_forward(hidden, weight):
 def _unembed_backward(kept, gradient):
     hidden, weight = kept
     gradient = gradient.astype(hidden.dtype)
-    return jnp.einsum("...v,vd->...d", gradient, weight), jnp.einsum("...v,...d->vd", gradient, hidden)
+    rows, hidden_rows = (x.reshape(-1, x.shape[-1]) for x in (gradient, hidden))
+    return jnp.einsum("nv,vd->nd", rows, weight).reshape(hidden.shape), jnp.einsum("nv,nd->vd", rows, hidden_rows)
 
 
 _unembed.defvjp(_unembed_forward, _unembed_backward)

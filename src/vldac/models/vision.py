@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from vldac.models.attention import attend
 from vldac.models.config import VisionConfig
-from vldac.models.layers import LayerNorm, Linear, RMSNorm
+from vldac.models.layers import LayerNorm, Linear, RMSNorm, times
 from vldac.models.rope import rotate, vision_angles
 
 EPSILON = 1e-6  # of the towers' norms: fixed in the architectures, no checkpoint's config names it
@@ -41,7 +41,7 @@ class PatchEmbed(nnx.Module):
     def __call__(self, patches: Float[Array, "n s f"]) -> Float[Array, "n s e"]:
         weight = self.proj.weight[...].astype(self.dtype)
         weight = weight.reshape(weight.shape[0], -1)  # [E, colour * time * row * column], a patch's own order
-        x = jnp.einsum("nsf,ef->nse", patches.astype(self.dtype), weight)
+        x = times(patches.astype(self.dtype), weight)
         return x if self.proj.bias is None else x + self.proj.bias[...].astype(self.dtype)
 
 
