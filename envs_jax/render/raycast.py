@@ -25,7 +25,7 @@ from envs_jax.render.scene import Boxes, Camera, Patches, Scene, Walls
 from envs_jax.render.texture import Atlas, fetch
 
 FAR = 100.0  # metres around the camera where floor and ceiling end, like MiniWorld's far plane
-SKY, FLOOR, CEILING, WALL, PATCH, BOX = range(6)  # Hit.kind
+SKY, FLOOR, CEILING, WALL, PATCH, BOX, BALL, CONE, PANEL = range(9)  # Hit.kind
 
 _BASE_AMBIENT = 0.2  # OpenGL's default GL_LIGHT_MODEL_AMBIENT
 _GROWTH = 2e-5  # facets grow by this share, or rounding would leave cracks along the edges they share
