@@ -15,7 +15,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from envs_jax.render.raycast import BALL, BOX, CONE, PANEL, Hit
+from envs_jax.render.facets import BALL, BOX, CONE, PANEL
+from envs_jax.render.raycast import Hit
 from envs_jax.render.scene import Balls, Boxes, Cones, Panels, no_balls, no_boxes, no_cones, no_panels
 
 Scalar = Float[Array, ""] | float
