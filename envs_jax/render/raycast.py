@@ -12,7 +12,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from envs_jax.render.facets import (
     BALL,
@@ -134,8 +134,8 @@ def render(
     tile = jnp.where(facets.stretched, 1.0, jnp.asarray(atlas.metres)[facets.texture])[:, None]
     surface = _Surface.at(facet, view.linear, facets.uv_zero / tile, facets.uv_span / tile, image_size)
     texel = fetch(atlas, _pick(facets.texture, facet), surface.u, surface.v, surface.footprint())
-    light = lit(facets, scene.light, scene.sky)
-    colour = [value * _pick(light[:, k], facet) for k, value in enumerate(texel)]
+    light = _pick(_ten_bits(lit(facets, scene.light, scene.sky)), facet)
+    colour = [value * _of_ten_bits(light, k) for k, value in enumerate(texel)]
     if view.round_w is not None:
         column, row = pixels(image_size)
         of = rays(camera, image_size)
@@ -144,9 +144,9 @@ def render(
         colour = [jnp.where(number >= flat, 255.0 * mine, old) for mine, old in zip(shone, colour, strict=True)]
     packed = jnp.zeros(image_size, jnp.uint32)
     for channel, value in enumerate(colour):
-        packed |= jnp.round(value).astype(jnp.uint32) << (8 * channel)
-    # One number a pixel, whose bytes are the colours: no colour repeats the work of the other two.
-    return jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :3]
+        packed |= jnp.round(value).astype(jnp.int32).astype(jnp.uint32) << (8 * channel)
+    # One number a pixel, whose bytes are the colours. Materialised, or each byte would repeat the work of all.
+    return jax.lax.bitcast_convert_type(jax.lax.optimization_barrier(packed), jnp.uint8)[..., :3]
 
 
 def _view(scene: Scene, camera: Camera, image_size, level: bool) -> _View:
@@ -159,14 +159,21 @@ def _view(scene: Scene, camera: Camera, image_size, level: bool) -> _View:
     if curved:
         functions = functions_of(rounds, rays(camera, image_size))
         best = jnp.maximum(best, round_keys(rounds, functions, image_size, mask, first=flat))
-    # Materialised: fused with the reads that follow, this search would not be vectorised on CPU.
-    best = jax.lax.optimization_barrier(best)
-    round_w = None
+    number, round_w = _once(best & mask), None
     if curved:
-        number = best & mask
         w = jax.lax.bitcast_convert_type(best & ~mask, jnp.float32)
         round_w = jnp.where(number >= flat, w, 1.0)
-    return _View(facets=facets, linear=linear, rounds=rounds, number=best & mask, round_w=round_w)
+    return _View(facets=facets, linear=linear, rounds=rounds, number=number, round_w=round_w)
+
+
+def _once(number: Int[Array, "h w"]) -> Int[Array, "h w"]:
+    """The same numbers, 0 to 4095, such that XLA keeps them instead of repeating the search for each of their uses.
+
+    On CPU it drops barriers before it fuses, and would search anew, not vectorised, within every read from a table.
+    What it never repeats is a square root.
+    """
+    number = jax.lax.optimization_barrier(number)
+    return (jnp.sqrt((number * number).astype(jnp.float32)) + 0.5).astype(jnp.int32)
 
 
 @struct.dataclass
@@ -196,7 +203,8 @@ class _Surface:
         u_w, uw_column, uw_row = at_pixel(u_of)
         v_w, vw_column, vw_row = at_pixel(v_of)
         depth = 1.0 / w
-        u, v = u_w * depth, v_w * depth
+        # Divisions, which XLA does not repeat for each of a texture's eight reads as it would products.
+        u, v = u_w / w, v_w / w
         return cls(
             w=w,
             u=u,
@@ -210,6 +218,17 @@ class _Surface:
     def footprint(self) -> Float[Array, "h w"]:
         """Squared length in texture coordinates of the longer of a pixel's two sides, as in OpenGL."""
         return jnp.maximum(self.u_column**2 + self.v_column**2, self.u_row**2 + self.v_row**2)
+
+
+def _ten_bits(colour: Float[Array, "f 3"]) -> UInt32[Array, " f"]:
+    """Three numbers in 0..1 as one: a read from a table for each would cost more than the filtered texel."""
+    level = jnp.round(colour * 1023.0).astype(jnp.uint32)
+    return level[:, 0] | level[:, 1] << 10 | level[:, 2] << 20
+
+
+def _of_ten_bits(packed: UInt32[Array, "h w"], channel: int) -> Float[Array, "h w"]:
+    # By way of int32: of an unsigned number the conversion would be slow on CPU.
+    return ((packed >> (10 * channel)) & 1023).astype(jnp.int32).astype(jnp.float32) * (1.0 / 1023.0)
 
 
 def _pick(values: Array, number: Int[Array, "h w"]) -> Array:
