@@ -38,6 +38,7 @@ class Facets:
     texture: Int[Array, " f"]
     colour: Float[Array, "f 3"]
     gain: Float[Array, " f"]
+    painted: Bool[Array, " f"]
     exists: Bool[Array, " f"]
 
 
@@ -102,7 +103,8 @@ def lit(facets: Facets, light: Light, sky: Float[Array, "3"]) -> Float[Array, "f
     length = jnp.sqrt(jnp.sum(normal**2, axis=-1, keepdims=True))
     normal = normal / jnp.maximum(length, 1e-12)
     towards = facets.gain[:, None] * jnp.maximum(jnp.sum(normal * light.direction, axis=-1, keepdims=True), 0.0)
-    colour = facets.colour * (BASE_AMBIENT + light.ambient + light.diffuse * towards)
+    bright = BASE_AMBIENT + light.ambient + light.diffuse * towards
+    colour = facets.colour * jnp.where(facets.painted[:, None], jnp.minimum(bright, 1.0), bright)
     return jnp.clip(colour, 0.0, 1.0).at[0].set(sky)
 
 
@@ -129,6 +131,7 @@ def _planes(scene: Scene, eye) -> Facets:
         texture=jnp.maximum(texture, 0),
         colour=jnp.ones((3, 3), jnp.float32),
         gain=jnp.ones(3, jnp.float32),
+        painted=jnp.zeros(3, bool),
         exists=texture >= 0,
     )
 
@@ -148,6 +151,7 @@ def _wall_facets(walls: Walls) -> Facets:
         texture=walls.texture,
         colour=jnp.ones((len(height), 3), jnp.float32),
         gain=jnp.ones_like(height),
+        painted=jnp.zeros_like(walls.exists),
         exists=walls.exists,
     )
 
@@ -169,6 +173,7 @@ def _patch_facets(patches: Patches) -> Facets:
         texture=patches.texture,
         colour=jnp.ones((len(zero), 3), jnp.float32),
         gain=jnp.ones_like(zero),
+        painted=jnp.zeros_like(patches.exists),
         exists=patches.exists,
     )
 
@@ -204,6 +209,7 @@ def _box_facets(boxes: Boxes, eye) -> Facets:
         texture=spread(boxes.texture),
         colour=spread(boxes.colour),
         gain=jnp.ones(3 * count, jnp.float32) if boxes.gain is None else spread(boxes.gain),
+        painted=jnp.zeros(3 * count, bool) if boxes.painted is None else spread(boxes.painted),
         exists=spread(boxes.exists),
     )
 
@@ -224,5 +230,6 @@ def _panel_facets(panels: Panels) -> Facets:
         texture=panels.texture,
         colour=panels.colour,
         gain=panels.gain,
+        painted=panels.painted,
         exists=panels.exists,
     )

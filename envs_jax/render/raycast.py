@@ -81,14 +81,14 @@ class _View:
       facets, linear: see `facets`.
       rounds: see there; their numbers follow the facets'.
       number: int32[H, W], of the surface that each pixel shows, 0 = sky.
-      round_w: float32[H, W], 1 / depth where that is a round one; None if there is none in the scene.
+      round_depth: float32[H, W], metres, right where that is a round one; None if there is none in the scene.
     """
 
     facets: Facets
     linear: Float[Array, "f 3 3"]
     rounds: Rounds
     number: Int[Array, "h w"]
-    round_w: Float[Array, "h w"] | None
+    round_depth: Float[Array, "h w"] | None
 
 
 def trace(scene: Scene, camera: Camera, image_size: tuple[int, int], level: bool = False) -> Hit:
@@ -102,15 +102,15 @@ def trace(scene: Scene, camera: Camera, image_size: tuple[int, int], level: bool
     view = _view(scene, camera, image_size, level)
     facets, number = view.facets, view.number
     flat = len(facets.gain)
-    facet = number if view.round_w is None else jnp.where(number < flat, number, 0)
+    facet = number if view.round_depth is None else jnp.where(number < flat, number, 0)
     surface = _Surface.at(facet, view.linear, facets.uv_zero, facets.uv_span, image_size)
     kind, index = labels(scene)
     depth = jnp.where(number == 0, jnp.inf, 1.0 / surface.w)
     kinds, indices = _pick(jnp.asarray(kind), facet), _pick(jnp.asarray(index), facet)
-    if view.round_w is not None:
+    if view.round_depth is not None:
         row, is_round = number - flat, number >= flat
         is_ball = row < view.rounds.balls
-        depth = jnp.where(is_round, 1.0 / view.round_w, depth)
+        depth = jnp.where(is_round, view.round_depth, depth)
         kinds = jnp.where(is_round, jnp.where(is_ball, BALL, CONE), kinds)
         indices = jnp.where(is_round, jnp.where(is_ball, row, row - view.rounds.balls), indices)
     return Hit(depth=depth, kind=kinds, index=indices, uv=jnp.stack([surface.u, surface.v], axis=-1))
@@ -130,17 +130,17 @@ def render(
     view = _view(scene, camera, image_size, level)
     facets, number = view.facets, view.number
     flat = len(facets.gain)
-    facet = number if view.round_w is None else jnp.where(number < flat, number, 0)
+    facet = number if view.round_depth is None else jnp.where(number < flat, number, 0)
     tile = jnp.where(facets.stretched, 1.0, jnp.asarray(atlas.metres)[facets.texture])[:, None]
     surface = _Surface.at(facet, view.linear, facets.uv_zero / tile, facets.uv_span / tile, image_size)
     texel = fetch(atlas, _pick(facets.texture, facet), surface.u, surface.v, surface.footprint())
     light = _pick(_ten_bits(lit(facets, scene.light, scene.sky)), facet)
     colour = [value * _of_ten_bits(light, k) for k, value in enumerate(texel)]
-    if view.round_w is not None:
+    if view.round_depth is not None:
         column, row = pixels(image_size)
         of = rays(camera, image_size)
         ray = tuple(of[0, k] + of[1, k] * column + of[2, k] * row for k in range(3))
-        shone = shine(view.rounds, scene.light, ray, jnp.maximum(number - flat, 0), view.round_w)
+        shone = shine(view.rounds, scene.light, ray, jnp.maximum(number - flat, 0), view.round_depth)
         colour = [jnp.where(number >= flat, 255.0 * mine, old) for mine, old in zip(shone, colour, strict=True)]
     packed = jnp.zeros(image_size, jnp.uint32)
     for channel, value in enumerate(colour):
@@ -159,18 +159,18 @@ def _view(scene: Scene, camera: Camera, image_size, level: bool) -> _View:
     if curved:
         functions = functions_of(rounds, rays(camera, image_size))
         best = jnp.maximum(best, round_keys(rounds, functions, image_size, mask, first=flat))
-    number, round_w = _once(best & mask), None
+    number, round_depth = _once(best & mask), None
     if curved:
         w = jax.lax.bitcast_convert_type(best & ~mask, jnp.float32)
-        round_w = jnp.where(number >= flat, w, 1.0)
-    return _View(facets=facets, linear=linear, rounds=rounds, number=number, round_w=round_w)
+        round_depth = 1.0 / jnp.where(best > 0, w, 1.0)
+    return _View(facets=facets, linear=linear, rounds=rounds, number=number, round_depth=round_depth)
 
 
 def _once(number: Int[Array, "h w"]) -> Int[Array, "h w"]:
-    """The same numbers, 0 to 4095, such that XLA keeps them instead of repeating the search for each of their uses.
+    """The same numbers, 0 to 4095, such that XLA keeps them instead of searching again for each of their uses.
 
-    On CPU it drops barriers before it fuses, and would search anew, not vectorised, within every read from a table.
-    What it never repeats is a square root.
+    On CPU it drops barriers before it fuses, and would search anew, not vectorised, within every read from a
+    table. What it never repeats is a square root, or a division.
     """
     number = jax.lax.optimization_barrier(number)
     return (jnp.sqrt((number * number).astype(jnp.float32)) + 0.5).astype(jnp.int32)

@@ -29,7 +29,7 @@ class Rounds:
       stretch: the diagonal of S.
       turn: (cos, sin) of R.
       below, above: metres from the eye up to where it begins and ends (cones).
-      colour, gain, exists: as in the scene.
+      colour, gain, painted, exists: as in the scene.
     """
 
     balls: int = struct.field(pytree_node=False)
@@ -40,6 +40,7 @@ class Rounds:
     above: Float[Array, " r"]
     colour: Float[Array, "r 3"]
     gain: Float[Array, " r"]
+    painted: Bool[Array, " r"]
     exists: Bool[Array, " r"]
 
 
@@ -60,6 +61,7 @@ def rounds_of(scene: Scene, eye: Float[Array, "3"]) -> Rounds:
             above=jnp.zeros_like(balls.yaw),
             colour=balls.colour,
             gain=balls.gain,
+            painted=balls.painted,
             exists=balls.exists,
         ),
         Rounds(
@@ -71,6 +73,7 @@ def rounds_of(scene: Scene, eye: Float[Array, "3"]) -> Rounds:
             above=cones.height - away[:, 1],
             colour=cones.colour,
             gain=cones.gain,
+            painted=cones.painted,
             exists=cones.exists,
         ),
     ]
@@ -120,14 +123,14 @@ def shine(
     light: Light,
     ray: tuple[Array, Array, Array],
     number: Int[Array, "h w"],
-    w: Float[Array, "h w"],
+    depth: Float[Array, "h w"],
 ) -> list[Float[Array, "h w"]]:
     """Red, green and blue in 0..1 of the rounds that the pixels show.
 
     Args:
       ray: x, y and z of each pixel's ray.
       number: which round.
-      w: 1 / depth.
+      depth: metres along the camera's axis.
     """
 
     def pick(values):
@@ -139,18 +142,15 @@ def shine(
     for axis in range(3):
         stretch = pick(rounds.stretch[:, axis])
         sign = jnp.where(number < rounds.balls, 1.0, -1.0) if axis == 1 else 1.0
-        normal.append(sign * stretch * (pick(rounds.eye[:, axis]) + stretch * own[axis] / w))
+        normal.append(sign * stretch * (pick(rounds.eye[:, axis]) + stretch * own[axis] * depth))
     x, z = cos * normal[0] + sin * normal[2], cos * normal[2] - sin * normal[0]
     length = jnp.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2)
     direction = light.direction
     towards = (x * direction[0] + normal[1] * direction[1] + z * direction[2]) / jnp.maximum(length, 1e-12)
     towards = jnp.maximum(towards, 0.0) * pick(rounds.gain)
-    return [
-        jnp.clip(
-            pick(rounds.colour[:, k]) * (BASE_AMBIENT + light.ambient[k] + light.diffuse[k] * towards), 0.0, 1.0
-        )
-        for k in range(3)
-    ]
+    most = pick(jnp.where(rounds.painted, 1.0, jnp.inf))
+    bright = [jnp.minimum(BASE_AMBIENT + light.ambient[k] + light.diffuse[k] * towards, most) for k in range(3)]
+    return [jnp.clip(pick(rounds.colour[:, k]) * bright[k], 0.0, 1.0) for k in range(3)]
 
 
 def _turned(vectors: Float[Array, "*r 3"], turn: Float[Array, "*r 2"]) -> Float[Array, "*r 3"]:

@@ -6,6 +6,8 @@
 * Things are composed of these primitives, see `envs_jax.render.shapes`. A kind with zero rows costs nothing.
 * `gain` multiplies the directional light that a surface gets. MiniWorld shrinks its meshes without making their
   normals unit vectors again, so that a mesh drawn at scale k is lit 1 / k times as strongly; 1 is a plain surface.
+* Light can be stronger than white. `painted` surfaces get at most white light, of which their colour then takes
+  its share: what OpenGL does with a texture. Elsewhere only what a pixel can show limits the light.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ class Boxes:
       texture: int32[N], row of the atlas, stretched over each face.
       exists: bool[N], false for unused rows.
       gain: float32[N], see the module; None = 1.
+      painted: bool[N], see the module; None = not.
     """
 
     centre: Float[Array, "n 3"]
@@ -86,6 +89,7 @@ class Boxes:
     texture: Int[Array, " n"]
     exists: Bool[Array, " n"]
     gain: Float[Array, " n"] | None = None
+    painted: Bool[Array, " n"] | None = None
 
 
 @struct.dataclass
@@ -98,6 +102,7 @@ class Balls:
       yaw: float32[N], radians, as for boxes.
       colour: float32[N, 3] in 0..1.
       gain: float32[N], see the module.
+      painted: bool[N], see the module.
       exists: bool[N], false for unused rows.
     """
 
@@ -106,6 +111,7 @@ class Balls:
     yaw: Float[Array, " n"]
     colour: Float[Array, "n 3"]
     gain: Float[Array, " n"]
+    painted: Bool[Array, " n"]
     exists: Bool[Array, " n"]
 
 
@@ -117,10 +123,11 @@ class Cones:
 
     Attributes:
       base: float32[N, 3], centre of the lower circle, metres.
-      low_radius, high_radius: float32[N], metres, >= 0 and not equal; the higher circle may be the larger one.
+      low_radius, high_radius: float32[N], metres, >= 0.
       height: float32[N], metres between the circles, > 0.
       colour: float32[N, 3] in 0..1.
       gain: float32[N], see the module.
+      painted: bool[N], see the module.
       exists: bool[N], false for unused rows.
     """
 
@@ -130,6 +137,7 @@ class Cones:
     height: Float[Array, " n"]
     colour: Float[Array, "n 3"]
     gain: Float[Array, " n"]
+    painted: Bool[Array, " n"]
     exists: Bool[Array, " n"]
 
 
@@ -144,6 +152,7 @@ class Panels:
       colour: float32[N, 3] in 0..1, multiplies the texture.
       texture: int32[N], row of the atlas.
       gain: float32[N], see the module.
+      painted: bool[N], see the module.
       exists: bool[N], false for unused rows.
     """
 
@@ -153,6 +162,7 @@ class Panels:
     colour: Float[Array, "n 3"]
     texture: Int[Array, " n"]
     gain: Float[Array, " n"]
+    painted: Bool[Array, " n"]
     exists: Bool[Array, " n"]
 
 
@@ -160,7 +170,13 @@ def no_balls() -> Balls:
     """Balls of zero rows."""
     vectors, numbers = jnp.zeros((0, 3), jnp.float32), jnp.zeros(0, jnp.float32)
     return Balls(
-        centre=vectors, radii=vectors, yaw=numbers, colour=vectors, gain=numbers, exists=jnp.zeros(0, bool)
+        centre=vectors,
+        radii=vectors,
+        yaw=numbers,
+        colour=vectors,
+        gain=numbers,
+        painted=jnp.zeros(0, bool),
+        exists=jnp.zeros(0, bool),
     )
 
 
@@ -174,6 +190,7 @@ def no_cones() -> Cones:
         height=numbers,
         colour=vectors,
         gain=numbers,
+        painted=jnp.zeros(0, bool),
         exists=jnp.zeros(0, bool),
     )
 
@@ -188,6 +205,7 @@ def no_panels() -> Panels:
         colour=vectors,
         texture=jnp.zeros(0, jnp.int32),
         gain=numbers,
+        painted=jnp.zeros(0, bool),
         exists=jnp.zeros(0, bool),
     )
 

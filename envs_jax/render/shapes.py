@@ -30,7 +30,7 @@ _BALL_MESH, _KEY_MESH, _MED_KIT_MESH = 2.5644, 2.0, 51.065
 _DUCKIE_MESH, _CONE_MESH, _BUILDING_MESH = 1.5184, 31.523, 3.45
 _FRAME_DEPTH = 0.05  # metres, of signs and pictures
 _BLACK = (0.0, 0.0, 0.0)
-_NEAR_BLACK = 1e-3  # metres by which a sign's front stands before its black sides
+_NEAR_BLACK = 4e-3  # metres by which a sign's front stands before its black sides
 
 
 @struct.dataclass
@@ -48,7 +48,7 @@ def join(*groups: Shapes) -> Shapes:
     kinds = {}
     for kind, empty in (("boxes", no_boxes), ("balls", no_balls), ("cones", no_cones), ("panels", no_panels)):
         parts = [_flat(getattr(group, kind)) for group in groups]
-        none = empty().replace(gain=jnp.zeros(0, jnp.float32))
+        none = empty().replace(gain=jnp.zeros(0, jnp.float32), painted=jnp.zeros(0, bool))
         kinds[kind] = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), none, *parts)
     return Shapes(**kinds)
 
@@ -112,70 +112,78 @@ def key(position: Vector, yaw: Scalar, height: Scalar, colour: Vector, exists: F
 
 
 def med_kit(position: Vector, yaw: Scalar, height: Scalar, exists: Flag) -> Shapes:
-    """A red case with a handle, its broad sides along its own x axis; `height` metres."""
-    case, handle = (0.40, 0.11, 0.11), (0.36, 0.10, 0.10)
+    """A red case with a white cross on one broad side, which faces along its z axis; `height` metres."""
+    red, white = (0.60, 0.14, 0.15), (0.80, 0.78, 0.78)
     rows = [
-        ((-0.551, 0.0, -0.306), (0.551, 0.8, 0.306), case),
-        ((-0.27, 0.92, -0.07), (0.27, 1.0, 0.07), handle),
-        ((-0.27, 0.75, -0.07), (-0.18, 0.95, 0.07), handle),
-        ((0.18, 0.75, -0.07), (0.27, 0.95, 0.07), handle),
+        ((-0.545, 0.0, -0.30), (0.545, 0.76, 0.268), red),
+        ((-0.30, 0.89, -0.08), (0.30, 1.0, 0.045), red),  # the handle
+        ((-0.30, 0.75, -0.08), (-0.19, 0.95, 0.045), red),
+        ((0.19, 0.75, -0.08), (0.30, 0.95, 0.045), red),
+        ((-0.075, 0.20, 0.2), (0.075, 0.58, 0.30), white),  # the cross
+        ((-0.21, 0.33, 0.2), (0.21, 0.455, 0.30), white),
     ]
-    return _blocks(position, yaw, height, exists, rows, _MED_KIT_MESH)
+    return _blocks(position, yaw, height, exists, rows, _MED_KIT_MESH, painted=True)
 
 
 def duckie(position: Vector, yaw: Scalar, height: Scalar, exists: Flag) -> Shapes:
-    """A yellow bath duck that looks along its own -x axis; `height` metres."""
-    yellow, orange, black = (1.0, 0.85, 0.0), (1.0, 0.55, 0.05), (0.05, 0.05, 0.05)
+    """A yellow bath duck that looks along its own x axis; `height` metres."""
+    yellow, orange, black = (1.0, 0.84, 0.0), (1.0, 0.55, 0.02), (0.06, 0.06, 0.06)
     rows = [  # centre, radii, in heights
-        ((0.02, 0.29, 0.0), (0.5, 0.29, 0.37), yellow),
-        ((-0.17, 0.74, 0.0), (0.27, 0.26, 0.25), yellow),
-        ((0.42, 0.46, 0.0), (0.13, 0.12, 0.15), yellow),
-        ((-0.43, 0.67, 0.0), (0.12, 0.055, 0.11), orange),
-        ((-0.37, 0.80, 0.125), (0.05, 0.06, 0.05), black),
-        ((-0.37, 0.80, -0.125), (0.05, 0.06, 0.05), black),
+        ((-0.03, 0.26, 0.0), (0.5, 0.28, 0.36), yellow),
+        ((0.1, 0.76, 0.0), (0.27, 0.24, 0.26), yellow),
+        ((-0.40, 0.42, 0.0), (0.13, 0.15, 0.17), yellow),
+        ((0.42, 0.68, 0.0), (0.125, 0.07, 0.12), orange),
+        ((0.29, 0.83, 0.15), (0.06, 0.07, 0.055), black),
+        ((0.29, 0.83, -0.15), (0.06, 0.07, 0.055), black),
     ]
     balls = [tuple(jnp.asarray(value, jnp.float32) for value in row) for row in rows]
     balls = [(height * centre, height * radii, colour) for centre, radii, colour in balls]
-    return _thing(position, yaw, exists, balls=balls, gain=_DUCKIE_MESH / height)
+    return _thing(position, yaw, exists, balls=balls, gain=_DUCKIE_MESH / height, painted=True)
 
 
 def cone(position: Vector, yaw: Scalar, height: Scalar, exists: Flag) -> Shapes:
     """A traffic cone, orange with a white band on a black foot; `height` metres."""
-    orange, white, black = (0.85, 0.42, 0.0), (0.78, 0.80, 0.82), (0.12, 0.12, 0.12)
-    rows = [  # from, to, radius there, in heights
-        (0.0, 0.06, 0.317, 0.30, black),
-        (0.06, 0.075, 0.30, 0.19, black),
-        (0.075, 0.30, 0.18, 0.127, orange),
-        (0.30, 0.68, 0.127, 0.065, white),
-        (0.68, 1.0, 0.065, 0.02, orange),
+    orange, white, black = (0.89, 0.46, 0.06), (0.92, 0.95, 0.98), (0.18, 0.18, 0.18)
+    rows = [  # from, to, radii there, in heights
+        (0.0, 0.045, 0.34, 0.335, black),
+        (0.045, 0.06, 0.335, 0.183, black),
+        (0.06, 0.285, 0.183, 0.146, orange),
+        (0.285, 0.69, 0.146, 0.074, white),
+        (0.69, 1.0, 0.074, 0.012, orange),
     ]
-    return _thing(
-        position,
-        yaw,
-        exists,
-        cones=[tuple(height * x for x in r[:4]) + r[4:] for r in rows],
-        gain=_CONE_MESH / height,
-    )
+    cones = [(*(height * number for number in row[:4]), row[4]) for row in rows]
+    return _thing(position, yaw, exists, cones=cones, gain=_CONE_MESH / height, painted=True)
 
 
 def building(
     position: Vector, yaw: Scalar, height: Scalar, exists: Flag, wall: Texture = 0, windows: Texture = 0
 ) -> Shapes:
-    """A tower with a lower wing; `height` metres.
+    """A block of flats with a recess in one corner and windows on five fronts; `height` metres.
 
     Args:
-      wall, windows: rows of the atlas, of the bare sides and of the fronts with windows.
+      wall, windows: rows of the atlas, of the bare sides and of the fronts with windows; 0 = bare grey.
     """
-    grey = (0.62, 0.61, 0.60)
-    shapes = _blocks(
-        position,
-        yaw,
-        height,
-        exists,
-        [((-0.533, 0.0, -0.354), (0.533, 1.0, 0.12), grey), ((-0.533, 0.0, 0.12), (0.2, 0.72, 0.354), grey)],
-        _BUILDING_MESH,
-    )
-    return shapes.replace(boxes=shapes.boxes.replace(texture=jnp.full_like(shapes.boxes.texture, wall)))
+    grey = jnp.where(jnp.asarray(wall) > 0, 1.0, jnp.array([0.69, 0.68, 0.67], jnp.float32))
+    rows = [
+        ((-0.533, 0.0, -0.354), (0.533, 1.0, 0.001), grey),
+        ((0.182, 0.0, 0.0), (0.533, 1.0, 0.354), grey),
+    ]
+    shapes = _blocks(position, yaw, height, exists, rows, _BUILDING_MESH, painted=True)
+    fronts = [  # x and z of the middle, turn, width, low, high
+        (0.535, 0.0, 0.0, 0.63, 0.19, 0.97),
+        (-0.535, -0.175, np.pi, 0.28, 0.19, 0.86),
+        (0.180, 0.178, np.pi, 0.28, 0.19, 0.86),
+        (-0.175, 0.003, -np.pi / 2, 0.64, 0.01, 0.93),
+        (0.358, 0.356, -np.pi / 2, 0.32, 0.01, 0.97),
+    ]
+    panels = []
+    for x, z, turn, width, low, high in fronts:
+        centre = jnp.array([x, (low + high) / 2, z], jnp.float32) * height
+        size = jnp.array([width, high - low], jnp.float32) * height
+        panels.append((centre, size, (1.0, 1.0, 1.0), windows, jnp.asarray(windows) > 0, turn))
+    glazed = _thing(position, yaw, exists, panels=panels, gain=_BUILDING_MESH / height, painted=True)
+    textured = shapes.boxes.replace(texture=jnp.full_like(shapes.boxes.texture, wall))
+    return shapes.replace(boxes=textured, panels=glazed.panels)
 
 
 def picture_frame(
@@ -190,7 +198,7 @@ def picture_frame(
     """
     front = jnp.stack([jnp.float32(_FRAME_DEPTH), jnp.float32(0.0), jnp.float32(0.0)])
     size = jnp.stack([jnp.float32(width), jnp.float32(height)])
-    return _framed(position, yaw, width, height, exists, [(front, size, (1.0, 1.0, 1.0), texture, True)])
+    return _framed(position, yaw, width, height, exists, [(front, size, (1.0, 1.0, 1.0), texture, True, 0.0)])
 
 
 def text_sign(position: Vector, yaw: Scalar, height: Scalar, glyphs: Int[Array, " n"], exists: Flag) -> Shapes:
@@ -208,7 +216,7 @@ def text_sign(position: Vector, yaw: Scalar, height: Scalar, glyphs: Int[Array, 
         middle = jnp.stack(
             [jnp.float32(_FRAME_DEPTH), jnp.float32(0.0), (count / 2 - place - 0.5) * jnp.float32(height)]
         )
-        panels.append((middle, size, (1.0, 1.0, 1.0), jnp.maximum(glyphs[place], 0), True))
+        panels.append((middle, size, (1.0, 1.0, 1.0), jnp.maximum(glyphs[place], 0), True, 0.0))
     return _framed(position, yaw, count * jnp.float32(height), height, exists, panels)
 
 
@@ -220,16 +228,16 @@ def _framed(position, yaw, width, height, exists, panels) -> Shapes:
     return _thing(position, yaw, exists, boxes=[(middle, size, _BLACK)], panels=panels)
 
 
-def _blocks(position, yaw, height, exists, rows, mesh: float) -> Shapes:
+def _blocks(position, yaw, height, exists, rows, mesh: float, painted: bool = False) -> Shapes:
     """Boxes of low corner, high corner (in heights) and colour."""
     boxes = []
     for low, high, colour in rows:
         low, high = np.array(low, np.float32), np.array(high, np.float32)
         boxes.append((height * jnp.asarray((low + high) / 2), height * jnp.asarray(high - low), colour))
-    return _thing(position, yaw, exists, boxes=boxes, gain=mesh / height)
+    return _thing(position, yaw, exists, boxes=boxes, gain=mesh / height, painted=painted)
 
 
-def _thing(position, yaw, exists, boxes=(), balls=(), cones=(), panels=(), gain=1.0) -> Shapes:
+def _thing(position, yaw, exists, boxes=(), balls=(), cones=(), panels=(), gain=1.0, painted=False) -> Shapes:
     """Primitives given about the thing's own origin and axes, moved to where it stands."""
     position = jnp.asarray(position, jnp.float32)
     yaw = jnp.asarray(yaw, jnp.float32)
@@ -247,7 +255,7 @@ def _thing(position, yaw, exists, boxes=(), balls=(), cones=(), panels=(), gain=
         return jnp.full(len(rows), value, dtype)
 
     shapes = Shapes(
-        boxes=no_boxes().replace(gain=jnp.zeros(0, jnp.float32)),
+        boxes=no_boxes().replace(gain=jnp.zeros(0, jnp.float32), painted=jnp.zeros(0, bool)),
         balls=no_balls(),
         cones=no_cones(),
         panels=no_panels(),
@@ -262,6 +270,7 @@ def _thing(position, yaw, exists, boxes=(), balls=(), cones=(), panels=(), gain=
                 texture=same(boxes, 0, jnp.int32),
                 exists=same(boxes, exists, bool),
                 gain=same(boxes, gain),
+                painted=same(boxes, painted, bool),
             )
         )
     if balls:
@@ -272,6 +281,7 @@ def _thing(position, yaw, exists, boxes=(), balls=(), cones=(), panels=(), gain=
                 yaw=same(balls, yaw),
                 colour=column(balls, 2),
                 gain=same(balls, gain),
+                painted=same(balls, painted, bool),
                 exists=same(balls, exists, bool),
             )
         )
@@ -286,6 +296,7 @@ def _thing(position, yaw, exists, boxes=(), balls=(), cones=(), panels=(), gain=
                 height=high - low,
                 colour=column(cones, 4),
                 gain=same(cones, gain),
+                painted=same(cones, painted, bool),
                 exists=same(cones, exists, bool),
             )
         )
@@ -294,10 +305,11 @@ def _thing(position, yaw, exists, boxes=(), balls=(), cones=(), panels=(), gain=
             panels=Panels(
                 centre=placed(panels),
                 size=column(panels, 1),
-                yaw=same(panels, yaw),
+                yaw=yaw + column(panels, 5),
                 colour=column(panels, 2),
                 texture=jnp.stack([jnp.asarray(row[3], jnp.int32) for row in panels]),
                 gain=same(panels, gain),
+                painted=same(panels, painted, bool),
                 exists=same(panels, exists, bool) & jnp.stack([jnp.asarray(row[4], bool) for row in panels]),
             )
         )
