@@ -153,7 +153,7 @@ def shine(
     return [jnp.clip(pick(rounds.colour[:, k]) * bright[k], 0.0, 1.0) for k in range(3)]
 
 
-def _turned(vectors: Float[Array, "*r 3"], turn: Float[Array, "*r 2"]) -> Float[Array, "*r 3"]:
+def _turned(vectors: Float[Array, "... 3"], turn: Float[Array, "... 2"]) -> Float[Array, "... 3"]:
     """Vectors of the world in the axes of something turned by (cos, sin)."""
     cos, sin = turn[..., 0], turn[..., 1]
     x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]

@@ -86,7 +86,7 @@ def scene_of(env) -> Scene:
     ceilings = {room.ceil_tex_name for room in env.rooms if not room.no_ceiling}
     assert len(ceilings) <= 1
     made = things_of(env)
-    position = np.array(env.light_pos, np.float64) + [1]  # as upstream: three numbers plus one, not a fourth
+    position = np.array(env.light_pos, np.float64) + 1  # as upstream adds it to each, instead of as a fourth
     return Scene(
         walls=_as_walls(rows),
         patches=_as_patches(patches),
@@ -279,6 +279,12 @@ def _labels(env, buffer) -> np.ndarray:
     return np.where(label >= 0x8000, -1 - (label - 0x8000), label)
 
 
+def may_stand(env, position: np.ndarray) -> bool:
+    """Whether the agent fits there."""
+    inside = any(room.point_inside(position) for room in env.rooms)
+    return inside and not env.intersect(env.agent, position, env.agent.radius)
+
+
 def surroundings(env, seed: int, count: int) -> list[tuple[np.ndarray, float]]:
     """Poses where the agent may stand, (position, yaw), anywhere in the rooms."""
     random = np.random.default_rng(seed)
@@ -286,6 +292,25 @@ def surroundings(env, seed: int, count: int) -> list[tuple[np.ndarray, float]]:
     while len(poses) < count:
         room = env.rooms[random.integers(len(env.rooms))]
         at = np.array([random.uniform(room.min_x, room.max_x), 0.0, random.uniform(room.min_z, room.max_z)])
-        if room.point_inside(at) and not env.intersect(env.agent, at, env.agent.radius):
+        if may_stand(env, at):
             poses.append((at, random.uniform(-math.pi, math.pi)))
     return poses
+
+
+def face(env, thing, yaw: float, distance: float) -> None:
+    """Puts the agent before a thing, which it looks at."""
+    towards = np.array([math.cos(yaw), 0.0, -math.sin(yaw)])
+    env.agent.pos, env.agent.dir = np.array(thing.pos) * [1, 0, 1] - distance * towards, yaw
+
+
+class Stage(miniworld.miniworld.MiniWorldEnv):
+    """One thing in the middle of a large room without a ceiling, to be looked at from all sides."""
+
+    def __init__(self, make):
+        self.make = make
+        super().__init__(obs_width=SIZE[1], obs_height=SIZE[0])
+
+    def _gen_world(self) -> None:
+        self.add_rect_room(min_x=-60, max_x=60, min_z=-60, max_z=60, no_ceiling=True)
+        self.place_entity(self.make(), pos=np.zeros(3), dir=0.0)
+        self.place_agent(pos=np.zeros(3), dir=0.0)
