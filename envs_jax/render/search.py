@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -62,12 +62,14 @@ def level_keys(
     linear: Float[Array, "f 3 3"], scene: Scene, image_size: tuple[int, int], mask: int
 ) -> Int[Array, "h w"]:
     """The same for a camera of pitch 0."""
-    tests = _tests(linear).at[0].set(0.0)  # number 0 fills rows that are shorter: it is never met
+    tests = _tests(linear)
     upright, lying = _sorted(scene)
     column, row = pixels(image_size)
     best = jnp.zeros(image_size, jnp.int32)
-    if len(upright):
-        tables = jax.lax.optimization_barrier(_upright(tests, upright, column[0], mask))
+    if upright:
+        parts = [_upright(tests, rows, column[0], mask) for rows in upright]
+        tables = [jnp.concatenate(part) for part in zip(*parts, strict=True)]
+        tables = jax.lax.optimization_barrier(tables)
         best = jnp.maximum(
             best,
             _search(
@@ -147,47 +149,31 @@ def _tests(linear: Float[Array, "f 3 3"]) -> Float[Array, "f 3 3"]:
     return jnp.stack([w, (linear[:, 1] - w / 2) * scale, (linear[:, 2] - w / 2) * scale], axis=1)
 
 
-def _sorted(scene: Scene) -> tuple[Int[np.ndarray, "v k"], Int[np.ndarray, " t"]]:
-    """Numbers of the upright facets, in rows of which one is seen in a column (0 fills), and of the lying ones."""
+def _sorted(scene: Scene) -> tuple[list[Int[np.ndarray, "v k"]], Int[np.ndarray, " t"]]:
+    """Numbers of the upright facets, in rows of which one is seen in a column, and of the lying ones.
+
+    Worked example, two walls alike (facets 3, 4) and a box (5 to 7): upright [[3, 4]] and [[5, 7]], lying 1, 2, 6.
+    """
     kind, _ = labels(scene)
-    rows: list[Sequence[int]] = []
-    walls = np.flatnonzero(kind == WALL)
+    walls, panels = np.flatnonzero(kind == WALL), np.flatnonzero(kind == PANEL)
     groups = np.array(scene.walls.alike or [-1] * len(walls), np.int64)
     if len(groups) != len(walls):
         raise ValueError(f"alike has {len(groups)} numbers for {len(walls)} walls; accepted: one a wall, or ()")
-    rows += [walls[groups == group] for group in np.unique(groups[groups >= 0])]
-    rows += [[wall] for wall in walls[groups < 0]]
-    rows += [[panel] for panel in np.flatnonzero(kind == PANEL)]
     faces = np.flatnonzero(kind == BOX).reshape(-1, 3)  # across x, y, z; the second lies
-    rows += list(faces[:, [0, 2]])
-    upright = np.zeros((len(rows), max(map(len, rows), default=1)), np.int64)
-    for row, numbers in zip(upright, rows, strict=True):
-        row[: len(numbers)] = numbers
+    upright = [walls[groups == group][None] for group in np.unique(groups[groups >= 0])]
+    upright += [np.concatenate([walls[groups < 0], panels])[:, None], faces[:, [0, 2]]]
     lying = np.flatnonzero(np.isin(kind, (FLOOR, CEILING, PATCH)))
-    return upright, np.concatenate([lying, faces[:, 1]])
+    return [rows for rows in upright if len(rows)], np.concatenate([lying, faces[:, 1]])
 
 
 def _upright(tests, numbers: Int[np.ndarray, "v k"], column: Float[Array, " w"], mask: int):
     """Key, middle and half of the interval of rows that each row of facets spans: three [V, W]."""
-
-    def nearest(numbers):  # [K] -> key [W]
-        w, s = (tests[numbers, i, 0, None] + tests[numbers, i, 1, None] * column for i in range(2))
-        return jnp.max(_key(w, jnp.abs(s) < w, numbers[:, None], mask), axis=0)
-
-    # Rows of a kind together: one long group of walls does not make all others as long.
-    length = np.sum(numbers > 0, axis=1)
-    key = [None] * len(numbers)
-    for count in np.unique(length):
-        alike = np.flatnonzero(length == count)
-        some = jax.vmap(nearest)(jnp.asarray(numbers[alike, :count], jnp.int32))
-        for place, row in enumerate(alike):
-            key[row] = some[place]
-    key = jnp.stack(key)
+    w, s = (tests[numbers, i, 0, None] + tests[numbers, i, 1, None] * column for i in range(2))  # [V, K, W]
+    key = jnp.max(_key(w, jnp.abs(s) < w, numbers[..., None].astype(np.int32), mask), axis=1)
     number = key & mask
     w = tests[number, 0, 0] + tests[number, 0, 1] * column
     t = tests[number, 2, 0] + tests[number, 2, 1] * column
-    by_row = tests[number, 2, 2]
-    by_row = jnp.where(key > 0, by_row, 1.0)
+    by_row = jnp.where(key > 0, tests[number, 2, 2], 1.0)
     return key, -t / by_row, jnp.where(key > 0, w / jnp.abs(by_row), 0.0)
 
 

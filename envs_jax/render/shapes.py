@@ -112,17 +112,17 @@ def key(position: Vector, yaw: Scalar, height: Scalar, colour: Vector, exists: F
 
 
 def med_kit(position: Vector, yaw: Scalar, height: Scalar, exists: Flag) -> Shapes:
-    """A red case with a white cross on one broad side, which faces along its z axis; `height` metres."""
+    """A red case with a handle and a white cross on the broad side that faces its z axis; `height` metres."""
     red, white = (0.60, 0.14, 0.15), (0.80, 0.78, 0.78)
-    rows = [
-        ((-0.545, 0.0, -0.30), (0.545, 0.76, 0.268), red),
-        ((-0.30, 0.89, -0.08), (0.30, 1.0, 0.045), red),  # the handle
-        ((-0.30, 0.75, -0.08), (-0.19, 0.95, 0.045), red),
-        ((0.19, 0.75, -0.08), (0.30, 0.95, 0.045), red),
-        ((-0.075, 0.20, 0.2), (0.075, 0.58, 0.30), white),  # the cross
-        ((-0.21, 0.33, 0.2), (0.21, 0.455, 0.30), white),
-    ]
-    return _blocks(position, yaw, height, exists, rows, _MED_KIT_MESH, painted=True)
+    rows = [((-0.545, 0.0, -0.30), (0.545, 0.76, 0.268), red), ((-0.28, 0.7, -0.08), (0.28, 1.0, 0.045), red)]
+    shapes = _blocks(position, yaw, height, exists, rows, _MED_KIT_MESH, painted=True)
+    panels = []
+    for half, low, high in ((0.075, 0.20, 0.58), (0.21, 0.33, 0.455)):
+        centre = jnp.array([0.0, (low + high) / 2, 0.29], jnp.float32) * height
+        size = jnp.array([2 * half, high - low], jnp.float32) * height
+        panels.append((centre, size, white, 0, True, -np.pi / 2))
+    cross = _thing(position, yaw, exists, panels=panels, gain=_MED_KIT_MESH / height, painted=True)
+    return shapes.replace(panels=cross.panels)
 
 
 def duckie(position: Vector, yaw: Scalar, height: Scalar, exists: Flag) -> Shapes:

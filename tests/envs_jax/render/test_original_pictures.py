@@ -24,7 +24,7 @@ from envs_jax.render.scene import Walls
 
 STEPS = 4 / (65536 * 0.04)  # of 1 / depth, 1 / metres
 PAINTED = ("medkit", "duckie", "cone", "building")
-ROWS = {"walls": 48, "patches": 8, "boxes": 112, "balls": 8, "cones": 28, "panels": 8}
+ROWS = {"walls": 48, "patches": 8, "boxes": 48, "balls": 8, "cones": 28, "panels": 40}
 TASKS = (
     "FourRooms",
     "MazeS3",
