@@ -32,7 +32,7 @@ from envs_jax.render.facets import (
     lit,
     rays,
 )
-from envs_jax.render.rounds import Rounds, functions_of, rounds_of, shine
+from envs_jax.render.rounds import Rounds, functions_of, rounds_of, seen, shine
 from envs_jax.render.scene import Camera, Scene
 from envs_jax.render.search import level_keys, low_bits, pixel_keys, pixels, round_keys
 from envs_jax.render.texture import Atlas, fetch
@@ -81,14 +81,23 @@ class _View:
       facets, linear: see `facets`.
       rounds: see there; their numbers follow the facets'.
       number: int32[H, W], of the surface that each pixel shows, 0 = sky.
-      round_depth: float32[H, W], metres, right where that is a round one; None if there is none in the scene.
     """
 
     facets: Facets
     linear: Float[Array, "f 3 3"]
     rounds: Rounds
     number: Int[Array, "h w"]
-    round_depth: Float[Array, "h w"] | None
+
+    @property
+    def facet(self) -> Int[Array, "h w"]:
+        """Its number where that is flat, else 0."""
+        flat = len(self.facets.gain)
+        return jnp.where(self.number < flat, self.number, 0) if len(self.rounds.gain) else self.number
+
+    @property
+    def round(self) -> Int[Array, "h w"]:
+        """Its row where that is round, less than 0 elsewhere."""
+        return self.number - len(self.facets.gain)
 
 
 def trace(scene: Scene, camera: Camera, image_size: tuple[int, int], level: bool = False) -> Hit:
@@ -100,17 +109,14 @@ def trace(scene: Scene, camera: Camera, image_size: tuple[int, int], level: bool
       level: static, whether the camera's pitch is known to be 0: the same picture, found faster.
     """
     view = _view(scene, camera, image_size, level)
-    facets, number = view.facets, view.number
-    flat = len(facets.gain)
-    facet = number if view.round_depth is None else jnp.where(number < flat, number, 0)
+    facets, facet = view.facets, view.facet
     surface = _Surface.at(facet, view.linear, facets.uv_zero, facets.uv_span, image_size)
     kind, index = labels(scene)
-    depth = jnp.where(number == 0, jnp.inf, 1.0 / surface.w)
+    depth = jnp.where(view.number == 0, jnp.inf, 1.0 / surface.w)
     kinds, indices = _pick(jnp.asarray(kind), facet), _pick(jnp.asarray(index), facet)
-    if view.round_depth is not None:
-        row, is_round = number - flat, number >= flat
-        is_ball = row < view.rounds.balls
-        depth = jnp.where(is_round, view.round_depth, depth)
+    if len(view.rounds.gain):
+        row, is_round, is_ball = view.round, view.round >= 0, view.round < view.rounds.balls
+        depth = jnp.where(is_round, seen(view.rounds, _ray(camera, image_size), jnp.maximum(row, 0))[0], depth)
         kinds = jnp.where(is_round, jnp.where(is_ball, BALL, CONE), kinds)
         indices = jnp.where(is_round, jnp.where(is_ball, row, row - view.rounds.balls), indices)
     return Hit(depth=depth, kind=kinds, index=indices, uv=jnp.stack([surface.u, surface.v], axis=-1))
@@ -128,20 +134,17 @@ def render(
       level: static, whether the camera's pitch is known to be 0: the same picture, found faster.
     """
     view = _view(scene, camera, image_size, level)
-    facets, number = view.facets, view.number
-    flat = len(facets.gain)
-    facet = number if view.round_depth is None else jnp.where(number < flat, number, 0)
+    facets, facet = view.facets, view.facet
     tile = jnp.where(facets.stretched, 1.0, jnp.asarray(atlas.metres)[facets.texture])[:, None]
     surface = _Surface.at(facet, view.linear, facets.uv_zero / tile, facets.uv_span / tile, image_size)
     texel = fetch(atlas, _pick(facets.texture, facet), surface.u, surface.v, surface.footprint())
     light = _pick(_ten_bits(lit(facets, scene.light, scene.sky)), facet)
     colour = [value * _of_ten_bits(light, k) for k, value in enumerate(texel)]
-    if view.round_depth is not None:
-        column, row = pixels(image_size)
-        of = rays(camera, image_size)
-        ray = tuple(of[0, k] + of[1, k] * column + of[2, k] * row for k in range(3))
-        shone = shine(view.rounds, scene.light, ray, jnp.maximum(number - flat, 0), view.round_depth)
-        colour = [jnp.where(number >= flat, 255.0 * mine, old) for mine, old in zip(shone, colour, strict=True)]
+    if len(view.rounds.gain):
+        row = jnp.maximum(view.round, 0)
+        _, normal = seen(view.rounds, _ray(camera, image_size), row)
+        shone = shine(view.rounds, scene.light, row, normal)
+        colour = [jnp.where(view.round >= 0, 255.0 * mine, old) for mine, old in zip(shone, colour, strict=True)]
     packed = jnp.zeros(image_size, jnp.uint32)
     for channel, value in enumerate(colour):
         packed |= jnp.round(value).astype(jnp.int32).astype(jnp.uint32) << (8 * channel)
@@ -159,11 +162,14 @@ def _view(scene: Scene, camera: Camera, image_size, level: bool) -> _View:
     if curved:
         functions = functions_of(rounds, rays(camera, image_size))
         best = jnp.maximum(best, round_keys(rounds, functions, image_size, mask, first=flat))
-    number, round_depth = _once(best & mask), None
-    if curved:
-        w = jax.lax.bitcast_convert_type(best & ~mask, jnp.float32)
-        round_depth = 1.0 / jnp.where(best > 0, w, 1.0)
-    return _View(facets=facets, linear=linear, rounds=rounds, number=number, round_depth=round_depth)
+    return _View(facets=facets, linear=linear, rounds=rounds, number=_once(best & mask))
+
+
+def _ray(camera: Camera, image_size) -> tuple[Float[Array, "h w"], ...]:
+    """x, y and z of every pixel's ray."""
+    column, row = pixels(image_size)
+    of = rays(camera, image_size)
+    return tuple(of[0, k] + of[1, k] * column + of[2, k] * row for k in range(3))
 
 
 def _once(number: Int[Array, "h w"]) -> Int[Array, "h w"]:

@@ -118,39 +118,51 @@ def meet_cone(at, inverse_c, below, above):
     return w, (root > 0) & (w > 0) & (height >= below * w) & (height <= above * w)
 
 
-def shine(
-    rounds: Rounds,
-    light: Light,
-    ray: tuple[Array, Array, Array],
-    number: Int[Array, "h w"],
-    depth: Float[Array, "h w"],
-) -> list[Float[Array, "h w"]]:
-    """Red, green and blue in 0..1 of the rounds that the pixels show.
+def seen(
+    rounds: Rounds, ray: tuple[Array, Array, Array], number: Int[Array, "h w"]
+) -> tuple[Float[Array, "h w"], list[Float[Array, "h w"]]]:
+    """Where pixels see the rounds that they show.
 
     Args:
-      ray: x, y and z of each pixel's ray.
-      number: which round.
-      depth: metres along the camera's axis.
+      ray: x, y and z of each pixel's ray, of length 1 along the camera's axis.
+      number: which round; what is said of a pixel that does not show it means nothing.
+
+    Returns:
+      Metres along the camera's axis, and x, y and z of the normal, of any length.
     """
-
-    def pick(values):
-        return values.at[number].get(mode="promise_in_bounds")
-
-    cos, sin = pick(rounds.turn[:, 0]), pick(rounds.turn[:, 1])
+    cos, sin = _pick(rounds.turn[:, 0], number), _pick(rounds.turn[:, 1], number)
     own = (cos * ray[0] - sin * ray[2], ray[1], sin * ray[0] + cos * ray[2])
-    normal = []
-    for axis in range(3):
-        stretch = pick(rounds.stretch[:, axis])
-        sign = jnp.where(number < rounds.balls, 1.0, -1.0) if axis == 1 else 1.0
-        normal.append(sign * stretch * (pick(rounds.eye[:, axis]) + stretch * own[axis] * depth))
-    x, z = cos * normal[0] + sin * normal[2], cos * normal[2] - sin * normal[0]
-    length = jnp.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2)
-    direction = light.direction
-    towards = (x * direction[0] + normal[1] * direction[1] + z * direction[2]) / jnp.maximum(length, 1e-12)
-    towards = jnp.maximum(towards, 0.0) * pick(rounds.gain)
-    most = pick(jnp.where(rounds.painted, 1.0, jnp.inf))
+    stretch = [_pick(rounds.stretch[:, k], number) for k in range(3)]
+    o = [_pick(rounds.eye[:, k], number) for k in range(3)]
+    d = [own[k] * stretch[k] for k in range(3)]
+    is_ball = number < rounds.balls
+    sign = jnp.where(is_ball, 1.0, -1.0)
+    x, y, z = o[1] * d[2] - o[2] * d[1], o[2] * d[0] - o[0] * d[2], o[0] * d[1] - o[1] * d[0]
+    length = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
+    root = jnp.sqrt(jnp.maximum(jnp.where(is_ball, length, 0.0) - sign * (x**2 + z**2) - y**2, 0.0))
+    b = o[0] * d[0] + sign * o[1] * d[1] + o[2] * d[2]
+    c = o[0] ** 2 + sign * o[1] ** 2 + o[2] ** 2 - is_ball
+    w = root - b  # times c
+    depth = c / jnp.where(w == 0, 1.0, w)
+    normal = [stretch[k] * (sign if k == 1 else 1.0) * (o[k] + d[k] * depth) for k in range(3)]
+    return depth, [cos * normal[0] + sin * normal[2], normal[1], cos * normal[2] - sin * normal[0]]
+
+
+def shine(
+    rounds: Rounds, light: Light, number: Int[Array, "h w"], normal: list[Float[Array, "h w"]]
+) -> list[Float[Array, "h w"]]:
+    """Red, green and blue in 0..1 of the rounds that pixels show; see `seen`."""
+    length = jnp.sqrt(sum(part**2 for part in normal))
+    towards = sum(part * light.direction[k] for k, part in enumerate(normal)) / jnp.maximum(length, 1e-12)
+    towards = jnp.maximum(towards, 0.0) * _pick(rounds.gain, number)
+    most = _pick(jnp.where(rounds.painted, 1.0, jnp.inf), number)
     bright = [jnp.minimum(BASE_AMBIENT + light.ambient[k] + light.diffuse[k] * towards, most) for k in range(3)]
-    return [jnp.clip(pick(rounds.colour[:, k]) * bright[k], 0.0, 1.0) for k in range(3)]
+    return [jnp.clip(_pick(rounds.colour[:, k], number) * bright[k], 0.0, 1.0) for k in range(3)]
+
+
+def _pick(values: Array, number: Int[Array, "h w"]) -> Array:
+    """values [R] at the numbers [H, W]."""
+    return values.at[number].get(mode="promise_in_bounds")
 
 
 def _turned(vectors: Float[Array, "... 3"], turn: Float[Array, "... 2"]) -> Float[Array, "... 3"]:
