@@ -29,7 +29,7 @@ class StayAlive:
     draws = False
     phrases = (*thoughts.phrases("health kit"), *_LEVELS)
 
-    def memory(self, world: Any, key: PRNGKeyArray | None) -> Int[Array, ""]:
+    def memory(self, world: Any, state: Any, key: PRNGKeyArray | None) -> Int[Array, ""]:
         """Full health."""
         return jnp.int32(_FULL)
 

@@ -110,9 +110,9 @@ def wall_clearance(
     along = walls.end - walls.start  # [N, 2]
     share = jnp.sum((point - walls.start) * along, axis=-1) / jnp.maximum(jnp.sum(along**2, axis=-1), 1e-12)
     foot = walls.start + jnp.clip(share, 0.0, 1.0)[:, None] * along
-    to_walls = jnp.sqrt(jnp.sum((foot - point) ** 2, axis=-1)) - radius
+    squared = jnp.sum((foot - point) ** 2, axis=-1)
     solid = walls.exists & (walls.low == 0)
-    return jnp.min(jnp.where(solid, to_walls, jnp.inf), initial=jnp.inf)
+    return jnp.sqrt(jnp.min(jnp.where(solid, squared, jnp.inf), initial=jnp.inf)) - radius
 
 
 def entity_gaps(
@@ -155,7 +155,9 @@ def attempt(agent: Agent, action: Int[Array, ""], motion: Motion) -> Agent:
     """Where a turn or a move would take the agent, collisions aside; any other action leaves it as it is."""
     left = jnp.where(action == TURN_LEFT, 1.0, jnp.where(action == TURN_RIGHT, -1.0, 0.0))
     ahead = jnp.where(action == MOVE_FORWARD, 1.0, jnp.where(action == MOVE_BACK, -1.0, 0.0))
-    step = ahead * motion.forward * direction(agent.yaw) + jnp.abs(ahead) * motion.drift * right(agent.yaw)
+    step = ahead * motion.forward * direction(agent.yaw)
+    if not (isinstance(motion.drift, float) and motion.drift == 0.0):
+        step = step + jnp.abs(ahead) * motion.drift * right(agent.yaw)
     return Agent(position=agent.position + step, yaw=wrap(agent.yaw + left * motion.turn))
 
 

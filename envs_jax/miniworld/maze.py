@@ -21,6 +21,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from envs_jax.miniworld.layout import WALL_HEIGHT, Room, rectangle
 from envs_jax.render.scene import Walls
 
+NEAR = 1.7  # metres: more than a step, or a look of 1 metre ahead, and the agent's radius
+
 # (column, row) of the neighbours in the order of a room's edges: east, north, west, south.
 _STEPS = ((1, 0), (0, -1), (-1, 0), (0, 1))
 
@@ -148,9 +150,35 @@ class MazePlan:
 
     def walls(self, passages: Bool[Array, " p"]) -> Walls:
         """The 4 R C walls of one maze."""
-        shut, sides = self._rows
-        inner = jnp.where(passages[:, None, None], sides, shut).reshape(-1, 4)
-        rows = jnp.concatenate([inner, jnp.asarray(self._border)])
+        return self._as_walls(passages, np.arange(4 * self.count))
+
+    def walls_near(self, passages: Bool[Array, " p"], position: Float[Array, "3"]) -> Walls:
+        """Those walls that are within NEAR metres of a position, and some more: a seventh of an 8 x 8 maze's."""
+        return self._as_walls(passages, jnp.asarray(self._near)[self.cell(position)])
+
+    @cached_property
+    def _near(self) -> np.ndarray:
+        """int32[RC, K]: rows of `walls` within NEAR metres of any place in a room or its half of the gaps around; the
+        last is given several times where there are fewer."""
+        inner = np.concatenate([rows.reshape(-1, 4) for rows in self._rows])
+        both = np.concatenate([inner, self._border]).reshape(-1, 2, 2)
+        low, high = self.corners - self.gap / 2, self.corners + self.side + self.gap / 2
+        # Walls are along the axes, so their bounds are themselves.
+        apart = np.maximum(low[:, None] - both.max(axis=1), both.min(axis=1) - high[:, None])
+        close = np.linalg.norm(np.maximum(apart, 0.0), axis=-1) <= NEAR  # [RC, 2 x 2P + border]
+        half = len(inner) // 2
+        close = np.concatenate([close[:, :half] | close[:, half : 2 * half], close[:, 2 * half :]], axis=1)
+        rows = [np.flatnonzero(row) for row in close]
+        most = max(map(len, rows))
+        return np.array([np.pad(row, (0, most - len(row)), mode="edge") for row in rows], np.int32)
+
+    def _as_walls(self, passages: Bool[Array, " p"], numbers: Int[Array, " n"] | np.ndarray) -> Walls:
+        """The walls of these rows."""
+        shut, sides = (np.concatenate([part.reshape(-1, 4), self._border]) for part in self._rows)
+        pairs = np.concatenate([np.repeat(np.arange(len(self.pairs)), 2), np.full(len(self._border), -1)])
+        pair = jnp.asarray(pairs)[numbers]
+        through = (pair >= 0) & passages[jnp.maximum(pair, 0)] if len(self.pairs) else pair >= 0
+        rows = jnp.where(through[:, None], jnp.asarray(sides)[numbers], jnp.asarray(shut)[numbers])
         count = len(rows)
         return Walls(
             start=rows[:, :2],

@@ -37,7 +37,7 @@ class PickUpAll:
     draws = False
     phrases = thoughts.phrases("object")
 
-    def memory(self, world: Any, key: PRNGKeyArray | None) -> None:
+    def memory(self, world: Any, state: Any, key: PRNGKeyArray | None) -> None:
         """Nothing: what is left exists."""
         return None
 
@@ -90,7 +90,7 @@ class PickUpOne:
     draws = True
     phrases = (*thoughts.phrases(*_KINDS), *(f"goal {kind}" for kind in _KINDS))
 
-    def memory(self, world: Any, key: PRNGKeyArray | None) -> Int[Array, ""]:
+    def memory(self, world: Any, state: Any, key: PRNGKeyArray | None) -> Int[Array, ""]:
         """int32[], the row of what is asked for."""
         return jax.random.randint(key, (), 0, len(_KINDS), jnp.int32)
 

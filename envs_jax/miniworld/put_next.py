@@ -29,7 +29,7 @@ class PutNext:
     draws = False
     phrases = thoughts.phrases("red box", "yellow box")
 
-    def memory(self, world: Any, key: PRNGKeyArray | None) -> None:
+    def memory(self, world: Any, state: Any, key: PRNGKeyArray | None) -> None:
         """Nothing."""
         return None
 

@@ -25,17 +25,21 @@ def waypoint(
     passages: Bool[Array, " p"] | None,
     position: Float[Array, "3"],
     target: Float[Array, "3"],
-) -> tuple[Float[Array, "3"], Bool[Array, ""]]:
-    """Where to go next, and whether that is the target itself (it is in the same room).
+    steps: Int[Array, " r"] | None = None,
+) -> Float[Array, "3"]:
+    """Where to go next: the target, if it is in the same room, else the next doorway.
 
     Args:
       plan, passages: the rooms, and which passages of a maze there are.
       position, target: of the agent and of what it goes to, metres.
+      steps: of a maze, `plan.steps_to` the target's room, if known: it is the most of the work.
     """
     if isinstance(plan, MazePlan):
-        return _through_maze(plan, passages, position, target)
+        if steps is None:
+            steps = plan.steps_to(plan.cell(target), passages)
+        return _through_maze(plan, passages, position, target, steps)
     if not plan.openings:
-        return target, jnp.bool_(True)
+        return target
     return _through_doorways(plan, position, target)
 
 
@@ -90,7 +94,7 @@ def _doors(plan: FixedPlan) -> tuple[np.ndarray, ...]:
     return middle, metres, follows.astype(np.int32), normal, at
 
 
-def _through_doorways(plan: FixedPlan, position, target) -> tuple[Float[Array, "3"], Bool[Array, ""]]:
+def _through_doorways(plan: FixedPlan, position, target) -> Float[Array, "3"]:
     middle, metres, follows, normal, at = (jnp.asarray(part) for part in _doors(plan))
     lines, a, _ = (jnp.asarray(part) for part in plan.doorways)
     here, there = room_of(plan, position), room_of(plan, target)
@@ -103,14 +107,12 @@ def _through_doorways(plan: FixedPlan, position, target) -> tuple[Float[Array, "
     after = jnp.where(first == last, goal, middle[follows[first, last]])
     out = jnp.where(a[first] == here, 1.0, -1.0) * normal[first]
     point = _crossing(start, after, lines[first, 0], lines[first, 1]) + _BEYOND * out
-    direct = here == there
-    return jnp.where(direct, target, _upright(point)), direct
+    return jnp.where(here == there, target, _upright(point))
 
 
-def _through_maze(plan: MazePlan, passages, position, target) -> tuple[Float[Array, "3"], Bool[Array, ""]]:
+def _through_maze(plan: MazePlan, passages, position, target, steps) -> Float[Array, "3"]:
     rooms, pairs = (jnp.asarray(table) for table in plan.neighbours)
     here, there = plan.cell(position), plan.cell(target)
-    steps = plan.steps_to(there, passages)
 
     def exit_of(room):
         """The edge that leads on from a room, the room beyond, and the middle of the gap between."""
@@ -125,8 +127,7 @@ def _through_maze(plan: MazePlan, passages, position, target) -> tuple[Float[Arr
     out = jnp.array([[1, 0], [0, -1], [-1, 0], [0, 1]], jnp.float32)[edge]
     along = jnp.stack([out[1], -out[0]]) * (plan.side / 2)
     point = _crossing(_flat(position), after, middle - along, middle + along) + (_BEYOND + plan.gap / 2) * out
-    direct = here == there
-    return jnp.where(direct, target, _upright(point)), direct
+    return jnp.where(here == there, target, _upright(point))
 
 
 def _crossing(start, after, one, other) -> Float[Array, "2"]:

@@ -68,7 +68,7 @@ class TouchTheRight:
         *(f"goal {goal}" for goal in GOALS),
     )
 
-    def memory(self, world: Any, key: PRNGKeyArray | None) -> Errand:
+    def memory(self, world: Any, state: Any, key: PRNGKeyArray | None) -> Errand:
         """What is asked for."""
         colour_key, goal_key = jax.random.split(key)
 
@@ -96,7 +96,7 @@ class TouchTheRight:
         """Goes to the right thing and not near another on the way; it knows what the sign says without looking."""
         row = self._target(state)
         target = state.things.position[row]
-        point, _ = world.waypoint(state, target)
+        point = world.waypoint(state, target)
         wrong = jnp.arange(len(_THINGS)) != row
         far = radii(state.things) + 1.1 * world.body.reach + _SHY
         gaps = dynamics.entity_gaps
@@ -133,7 +133,7 @@ class TouchTheRight:
             world.shares(state)[row] >= thoughts.SEEN_FROM,
             dynamics.bearing(state.agent, target),
             dynamics.distance(state.agent.position, target),
-            dynamics.bearing(state.agent, world.waypoint(state, target)[0]),
+            dynamics.bearing(state.agent, world.waypoint(state, target)),
         )
 
     def _target(self, state) -> Int[Array, ""]:

@@ -85,8 +85,8 @@ class Rule(Protocol):
     phrases: tuple[str, ...]
     draws: bool
 
-    def memory(self, world: Any, key: PRNGKeyArray | None) -> Any:
-        """What the rule keeps from step to step, at the start of an episode; None if nothing."""
+    def memory(self, world: Any, state: Any, key: PRNGKeyArray | None) -> Any:
+        """What the rule keeps from step to step, of a fresh episode (its own memory None); None if nothing."""
 
     def judge(self, world: Any, before: Any, action: Int[Array, ""], after: Any) -> tuple[Any, Step]:
         """The state and the Step, from the states before an action and after its motion; `after.steps` counts it."""

@@ -39,9 +39,10 @@ _STREET_SHY = 0.05  # metres that the expert keeps from the street
 
 @dataclass(frozen=True)
 class GoTo:
-    """Solved, and ended, when the agent is near the first thing.
+    """Solved, and ended, when the agent is near one of the things.
 
     Attributes:
+      target: its row.
       way: whether there are several rooms, so that thoughts tell where the way goes.
       around: whether other things stand in the way.
       street: entering x > 0 ends the episode, as in Sidewalk.
@@ -49,6 +50,7 @@ class GoTo:
       faithful: see this module's docstring.
     """
 
+    target: int = 0
     way: bool = False
     around: bool = False
     street: bool = False
@@ -62,13 +64,16 @@ class GoTo:
         """What `explain` may say."""
         return thoughts.phrases("box", way=self.way)
 
-    def memory(self, world: Any, key: PRNGKeyArray | None) -> None:
-        """Nothing."""
-        return None
+    def memory(self, world: Any, state: Any, key: PRNGKeyArray | None) -> Int[Array, " r"] | None:
+        """In a maze, int32[R C]: how many passages each room is away from the target, which stays where it is."""
+        plan = world.task.plan
+        if not isinstance(plan, MazePlan):
+            return None
+        return plan.steps_to(plan.cell(state.things.position[self.target]), state.passages)
 
     def judge(self, world: Any, before: Any, action: Int[Array, ""], after: Any) -> tuple[Any, Step]:
         """The reward is that of every task solved; see `MiniWorld.solved`."""
-        reached = world.near(after, 0)
+        reached = world.near(after, self.target)
         if not self.rewarded:
             return after, world.outcome(after, jnp.float32(0.0), jnp.bool_(False), reached)
         if not self.street:
@@ -79,7 +84,7 @@ class GoTo:
 
     def expert(self, world: Any, state: Any, key: PRNGKeyArray) -> Int[Array, ""]:
         """Turns the short way towards the thing, or to the next doorway on the way there, and goes."""
-        point, _ = world.waypoint(state, state.things.position[0])
+        point = world.waypoint(state, state.things.position[self.target], state.memory)
         walls = world.walls(state)
         if self.street:
             walls = _with_kerb(walls)
@@ -91,7 +96,7 @@ class GoTo:
         may_go = jnp.stack(
             [world.may_from(state, state.agent.replace(yaw=yaw), dynamics.MOVE_FORWARD) for yaw in yaws]
         )
-        others = jnp.where(jnp.arange(len(state.things.size)) == 0, -1.0, radii(state.things))
+        others = jnp.where(jnp.arange(len(state.things.size)) == self.target, -1.0, radii(state.things))
         return expert.go_round(
             state.agent,
             point,
@@ -110,12 +115,13 @@ class GoTo:
 
     def explain(self, world: Any, state: Any) -> Int[Array, " n"]:
         """Where the box is in the present picture, or that it is not and where the way goes."""
-        target = state.things.position[0]
-        way = dynamics.bearing(state.agent, world.waypoint(state, target)[0]) if self.way else None
+        target = state.things.position[self.target]
+        point = world.waypoint(state, target, state.memory)
+        way = dynamics.bearing(state.agent, point) if self.way else None
         return thoughts.think(
             1,
             0,
-            world.shares(state)[0] >= thoughts.SEEN_FROM,
+            world.shares(state)[self.target] >= thoughts.SEEN_FROM,
             dynamics.bearing(state.agent, target),
             dynamics.distance(state.agent.position, target),
             way,
@@ -371,8 +377,8 @@ def sidewalk(faithful: bool = False) -> Task:
             ),
             (Opening(0, 1, z=(0.0, 12.0)),),
         ),
-        rule=GoTo(street=True, faithful=faithful),
+        rule=GoTo(target=6, street=True, faithful=faithful),
         max_steps=150,
-        things=(box("red", where=(Where(room=0, z=(10.0, 12.0)),)), _BUILDING, *cones),
+        things=(_BUILDING, *cones, box("red", where=(Where(room=0, z=(10.0, 12.0)),))),
         agent=Where(room=0, z=(0.0, 1.5)),
     )

@@ -132,7 +132,7 @@ class MiniWorld:
             place, yaw = self._start(keys[row], row, thing, walls, things, passages)
             things = put(things, row, place, yaw)
         place, yaw = self._place(keys[-1], self._regions[-1], task.start_radius, walls, things, passages, task.agent)
-        return State(
+        state = State(
             key=key,
             steps=jnp.int32(0),
             agent=dynamics.Agent(place, yaw),
@@ -140,8 +140,9 @@ class MiniWorld:
             carried=jnp.int32(dynamics.NOTHING),
             passages=passages,
             look=randomise.draw_look(look_key, self.randomise, len(task.things)) if self._looks else None,
-            memory=task.rule.memory(self, rule_key),
+            memory=None,
         )
+        return state.replace(memory=task.rule.memory(self, state, rule_key))
 
     def step(self, state: State, action: Int[Array, ""]) -> tuple[State, Step]:
         """One action, and what the task's rule says to it."""
@@ -221,8 +222,10 @@ class MiniWorld:
         return dynamics.Motion(forward=self.forward_step, drift=0.0, turn=math.radians(self.turn_degrees))
 
     def walls(self, state: State) -> Walls:
-        """The walls of this episode."""
-        return self._walls(state.passages)
+        """The walls of this episode that the agent could run into in this step; of a maze only those around it."""
+        if isinstance(self.task.plan, MazePlan):
+            return self.task.plan.walls_near(state.passages, state.agent.position)
+        return self._walls(None)
 
     def camera_height(self, state: State) -> Float[Array, ""] | float:
         """Metres; also decides how high things are carried."""
@@ -251,9 +254,11 @@ class MiniWorld:
             after, agent, self.walls(state), state.things, self.body, carried, self.camera_height(state)
         )
 
-    def waypoint(self, state: State, target: Float[Array, "3"]) -> tuple[Float[Array, "3"], Bool[Array, ""]]:
-        """Where to go next on the way to a target, and whether that is the target."""
-        return route.waypoint(self.task.plan, state.passages, state.agent.position, target)
+    def waypoint(
+        self, state: State, target: Float[Array, "3"], steps: Int[Array, " r"] | None = None
+    ) -> Float[Array, "3"]:
+        """Where to go next on the way to a target: itself, if it is in the same room; `steps` as in `route`."""
+        return route.waypoint(self.task.plan, state.passages, state.agent.position, target, steps)
 
     def shares(self, state: State) -> Float[Array, " n"]:
         """Share of the picture that each thing covers."""
@@ -386,7 +391,7 @@ class MiniWorld:
         return placement.place(key, among, radius, walls, things, where.yaw, exists)
 
     def _scene(self, state: State) -> Scene:
-        return view.scene(self.task.plan, self.walls(state), state.things, state.look)
+        return view.scene(self.task.plan, self._walls(state.passages), state.things, state.look)
 
 
 def register_task(name: str, make_task: Callable[..., Task]) -> None:
