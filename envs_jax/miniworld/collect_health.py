@@ -19,6 +19,10 @@ from envs_jax.miniworld.task import Task, shape
 from envs_jax.world import Step
 
 _FULL, _COST = 100, 2
+# Of the expert: sooner than at this health it does not pick up a kit but waits beside it, as a kit serves for 50 steps;
+# and what the way from a kit to the next one counts.
+_PICK_AT, _ONWARD = 8, 1.0
+_WAIT = dynamics.ACTIONS.index("done")
 _LEVELS = tuple(f"health {level}" for level in range(10, _FULL + 1, 10))
 
 
@@ -47,8 +51,10 @@ class StayAlive:
         return after, world.outcome(after, reward, ~alive, alive & (after.steps >= world.max_steps))
 
     def expert(self, world: Any, state: Any, key: PRNGKeyArray) -> Int[Array, ""]:
-        """Picks up what is in reach, else goes to the nearest kit."""
-        return handling.fetch(world, state, self._target(world, state), state.things.exists)
+        """Goes to a kit that has others around it, and picks it up when its health is nearly used up."""
+        action = handling.fetch(world, state, self._target(world, state), state.things.exists, past=False)
+        early = (action == dynamics.PICKUP) & (state.memory > _PICK_AT)
+        return jnp.where(early, _WAIT, action).astype(jnp.int32)
 
     def describe(self, world: Any, state: Any) -> Int[Array, " n"]:
         """The health, in tens, rounded up: "health 90" from 82 to 90."""
@@ -56,11 +62,11 @@ class StayAlive:
         return (len(self.phrases) - len(_LEVELS) - 1 + level)[None].astype(jnp.int32)
 
     def explain(self, world: Any, state: Any) -> Int[Array, " n"]:
-        """Where the nearest kit is."""
+        """Where the kit is that it goes to."""
         return objects.about(world, state, self._target(world, state), 1, 0)
 
     def _target(self, world, state):
-        return handling.nearest(world, state, state.things.exists)
+        return handling.nearest(world, state, state.things.exists, onward=_ONWARD)
 
 
 def collect_health(faithful: bool = False) -> Task:

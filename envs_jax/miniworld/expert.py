@@ -5,7 +5,7 @@
   longer than it is the best (KEEP). So it never swings to and fro.
 * A heading whose step would be rejected is not a candidate, so walls beside the way are got round. One that it
   would have to turn to must also be clear of walls a metre on; else, along a wall, it would turn at every step.
-* Among things `go_round` compares all ways with one bend, counted in actions.
+* Among things `detour` finds the next corner on the way, and `follow` goes there.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ from envs_jax.render.scene import Walls
 KEEP = 0.6
 _OUTLOOK = 1.0  # metres
 
-_LEGS = tuple(0.5 * n for n in range(1, 13))  # metres that go_round may go before its bend
-_SLACK = 0.02  # metres that it keeps from things on its first leg, on top of what collides
-_BLOCKED = 4.0  # metres that a second leg which meets something counts more
+_CORNERS = 8  # points around a thing that a way may bend at
+_APART = 0.06  # metres that ways keep from things
+_SWEEPS = 5  # a way has at most so many bends and one more
+_BLOCKED = 6.0  # how much longer a way counts that meets something
+_REACHED = 0.1  # metres
 
 
 def go_to(
@@ -83,72 +85,70 @@ def face(agent: Agent, position: Float[Array, "3"], turn_degrees: float | int) -
     return jnp.where(angle > 0, TURN_LEFT, TURN_RIGHT).astype(jnp.int32), ahead
 
 
-def go_round(
-    agent: Agent,
+def detour(
+    start: Float[Array, "3"],
     position: Float[Array, "3"],
-    forward_step: float | int,
-    turn_degrees: float | int,
     walls: Walls,
     centres: Float[Array, "n 3"],
     radii: Float[Array, " n"],
-    may_go: Bool[Array, " headings"],
-    ahead: Float[Array, ""] | float = 0.0,
     radius: Float[Array, ""] | float = AGENT_RADIUS,
-) -> Int[Array, ""]:
-    """The next action on the best way with one bend: turn, go, turn, go to the position.
+) -> Float[Array, "3"]:
+    """The next corner of the shortest way to a position in the same convex room, past things.
+
+    Corners are _CORNERS points around each thing; ways between them that meet no thing have their lengths, and
+    the shortest whole way is found in _SWEEPS rounds. Where things leave no way, they are walked over at _BLOCKED
+    times the length.
 
     Args:
-      position: to go to, metres, in the same convex room.
-      forward_step, turn_degrees: metres and degrees of an action.
+      start, position: from where to where, metres.
+      walls: corners too near to them are left out.
       centres, radii: circles that are in the way, metres; a radius under 0 is none.
-      may_go: for each heading (see `headings`), whether its first step would be made and it can be turned to.
-      ahead: metres before the agent that are carried along.
       radius: of what moves, metres.
-
-    Returns:
-      int32[], one of TURN_LEFT, TURN_RIGHT, MOVE_FORWARD. With every heading blocked, TURN_LEFT.
     """
+    angles = 2 * math.pi * jnp.arange(_CORNERS) / _CORNERS
+    away = (radii + radius + _APART) / math.cos(math.pi / _CORNERS)  # so that ways along the edges are clear
+    corners = (centres[:, None] + away[:, None, None] * direction(angles)).reshape(-1, 3) * jnp.array([1.0, 0.0, 1.0])
+    open_ = jax.vmap(lambda corner: wall_clearance(corner, radius, walls) >= 0)(corners)
+    open_ &= jnp.repeat(radii > 0, _CORNERS)
+    nodes = jnp.concatenate([position[None], corners])
+    usable = jnp.concatenate([jnp.ones(1, bool), open_])
+
+    def lengths(one):
+        """From a point to every node, past things."""
+        along = nodes - one
+        squared = jnp.sum(along**2, axis=-1)
+        share = jnp.sum((centres - one) * along[:, None], axis=-1) / jnp.maximum(squared, 1e-9)[:, None]
+        foot = one + jnp.clip(share, 0.0, 1.0)[..., None] * along[:, None]
+        gap = jnp.sqrt(jnp.sum((foot - centres) ** 2, axis=-1)) - (radii + radius)
+        meets = jnp.any((gap < 0) & (radii > 0), axis=-1)
+        return jnp.where(usable, jnp.sqrt(squared) * jnp.where(meets, _BLOCKED, 1.0), jnp.inf)
+
+    between = jax.vmap(lengths)(nodes)
+    far = between[:, 0].at[0].set(0.0)  # from every node to the position
+    for _ in range(_SWEEPS):
+        far = jnp.minimum(far, jnp.min(between + far, axis=1))
+    # A corner that is reached already is no way on.
+    first = lengths(start)
+    first = jnp.where((first < _REACHED) & (jnp.arange(len(nodes)) > 0), jnp.inf, first)
+    return nodes[jnp.argmin(first + far)]
+
+
+def follow(
+    agent: Agent,
+    position: Float[Array, "3"],
+    turn_degrees: float | int,
+    may_go: Bool[Array, " headings"],
+) -> Int[Array, ""]:
+    """`go_to` with given free headings (see `headings`): the one that misses a position least."""
     turns, angles = _headings(turn_degrees)
-    turn = math.radians(turn_degrees)
-    ways = direction(agent.yaw + angles)  # [H, 3]
-    legs = jnp.array(_LEGS, jnp.float32)
-    bends = agent.position + legs[None, :, None] * ways[:, None, :]  # [H, L, 3]
-    reaches = bends + ahead * ways[:, None, :]
-    away = jax.vmap(jax.vmap(lambda place: wall_clearance(place, radius, walls)))(reaches) >= 0
-    away = jnp.cumprod(away.astype(jnp.int32), axis=1) > 0  # no wall before, either
-
-    def meets(start, end, slack):
-        """Whether the strip from start to end [..., 3] meets a circle."""
-        along = end - start
-        share = jnp.sum((centres - start[..., None, :]) * along[..., None, :], axis=-1)
-        share = jnp.clip(share / jnp.maximum(jnp.sum(along**2, axis=-1, keepdims=True), 1e-9), 0.0, 1.0)
-        foot = start[..., None, :] + share[..., None] * along[..., None, :]
-        gap = jnp.sqrt(jnp.sum((foot - centres) ** 2, axis=-1)) - (radii + radius + slack)
-        return jnp.any((gap < 0) & (radii > 0), axis=-1)
-
-    first = meets(jnp.broadcast_to(agent.position, reaches.shape), reaches, _SLACK)
-    second = meets(bends, jnp.broadcast_to(position, bends.shape), 0.0)
-    rest = position - bends
-    metres = jnp.sqrt(jnp.sum(rest**2, axis=-1))
-    bend = jnp.abs(wrap(jnp.arctan2(-rest[..., 2], rest[..., 0]) - (agent.yaw + angles)[:, None])) / turn
-    cost = forward_step * (jnp.abs(turns)[:, None] + bend) + legs + metres + _BLOCKED * second
-    fine = may_go[:, None] & away & ~first
-    # Straight there counts as a way, too: its leg ends where the position is.
-    straight = jnp.sqrt(jnp.sum((position - agent.position) ** 2))
-    miss = jnp.abs(wrap(bearing(agent, position) - angles)) / turn
-    blocked = meets(agent.position[None], position[None], 0.0)[0]
-    direct = forward_step * (jnp.abs(turns) + miss) + straight + _BLOCKED * blocked
-    direct = jnp.where(may_go & (miss <= KEEP), direct, jnp.inf)
-    best_bend = jnp.min(jnp.where(fine, cost, jnp.inf), axis=1)
-    best = jnp.minimum(best_bend, direct)
-    # Nothing planned is possible: take the free heading that misses least.
-    greedy = jnp.where(may_go, miss, jnp.inf)
-    chosen = jnp.where(jnp.any(jnp.isfinite(best)), jnp.argmin(best), jnp.argmin(greedy))
-    return jnp.where(jnp.any(may_go), _towards(turns[chosen]), TURN_LEFT).astype(jnp.int32)
+    bonus = (2 * KEEP - 1) * math.radians(turn_degrees)
+    miss = jnp.abs(wrap(bearing(agent, position) - angles)) - jnp.where(turns == 0, bonus, 0.0)
+    best = turns[jnp.argmin(jnp.where(may_go, miss, jnp.inf))]
+    return jnp.where(jnp.any(may_go), _towards(best), TURN_LEFT).astype(jnp.int32)
 
 
 def headings(agent: Agent, turn_degrees: float | int) -> Float[Array, " h"]:
-    """The yaws that turning can reach, radians, in the order of `go_round`'s `may_go`; the middle one is the present."""
+    """The yaws that turning can reach, radians, in the order of `follow`'s `may_go`; the middle one is the present."""
     return agent.yaw + _headings(turn_degrees)[1]
 
 

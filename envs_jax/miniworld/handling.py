@@ -6,11 +6,12 @@ a wall is taken from the room's side: while facing it would put a wall into the 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from envs_jax.miniworld import dynamics, expert
 from envs_jax.miniworld.entities import radii
@@ -44,23 +45,36 @@ def may_go(world: Any, state: Any) -> Bool[Array, " headings"]:
     return reached & steps
 
 
-def nearest(world: Any, state: Any, wanted: Bool[Array, " n"]) -> Int[Array, ""]:
-    """Row of the wanted thing that takes the fewest actions to reach, things by the walls last; 0 if none."""
+def nearest(
+    world: Any, state: Any, wanted: Bool[Array, " n"], onward: float = 0.0
+) -> Int[Array, ""]:
+    """Row of the wanted thing that takes the fewest actions to reach, things by the walls last; 0 if none.
+
+    Args:
+      onward: how much the actions from there to the next one count, too.
+    """
     things, agent = state.things, state.agent
     metres = dynamics.distance(things.position, agent.position)
     turns = jnp.abs(jax.vmap(lambda place: dynamics.bearing(agent, place))(things.position))
     off_walls = jax.vmap(lambda place: dynamics.wall_clearance(place, 0.0, world.walls(state)))(things.position)
     cost = metres / world.forward_step + turns / world.usual_motion.turn + 8.0 * (off_walls < 0.6)
+    if onward:
+        apart = dynamics.distance(things.position[:, None], things.position[None])
+        apart = jnp.where(jnp.eye(len(metres), dtype=bool) | ~wanted, jnp.inf, apart)
+        cost = cost + onward * jnp.min(apart, axis=1) / world.forward_step
     return jnp.argmin(jnp.where(wanted, cost, jnp.inf)).astype(jnp.int32)
 
 
-def fetch(world: Any, state: Any, row: Int[Array, ""], any_of: Bool[Array, " n"]) -> Int[Array, ""]:
+def fetch(
+    world: Any, state: Any, row: Int[Array, ""], any_of: Bool[Array, " n"], past: bool = True
+) -> Int[Array, ""]:
     """The next action on the way to picking up thing `row`, or another of `any_of` that is in reach before.
 
     Args:
       world, state: an episode with empty hands.
       row: of the thing that is gone to.
       any_of: bool[N], what may be picked up, `row` among them.
+      past: whether ways past other things are planned; not needed where those are as good.
     """
     agent, body, walls = state.agent, world.body, world.walls(state)
     target = state.things.position[row]
@@ -82,44 +96,45 @@ def fetch(world: Any, state: Any, row: Int[Array, ""], any_of: Bool[Array, " n"]
     off = jnp.clip(target[jnp.array([0, 2])], low + margin, high - margin)
     aim = jnp.where(within, jnp.stack([off[0], jnp.float32(0.0), off[1]]), target)
     others = jnp.where(state.things.exists & (jnp.arange(len(size)) != row), size, -1.0)
-    go = expert.go_round(
-        agent,
-        aim,
-        world.forward_step,
-        world.turn_degrees,
-        walls,
-        state.things.position,
-        others,
-        may_go(world, state),
-        radius=body.radius,
-    )
+    bend = aim
+    if past:
+        bend = expert.detour(agent.position, aim, walls, state.things.position, others, body.radius)
+    go = expert.follow(agent, bend, world.turn_degrees, may_go(world, state))
     go = jnp.where(within & (circle > 0.01), face, go)
     return jnp.where(take, dynamics.PICKUP, go).astype(jnp.int32)
 
 
-def bring(world: Any, state: Any, row: Int[Array, ""] | int, to: Float[Array, "3"], aside: Bool[Array, " n"]):
-    """The next action on the way of the carried thing `row` to a place.
+def bring(
+    world: Any,
+    state: Any,
+    row: Int[Array, ""] | int,
+    to: Int[Array, ""] | int,
+    key: PRNGKeyArray,
+) -> Int[Array, ""]:
+    """The next action on the way of the carried thing `row` to thing `to`.
 
-    Args:
-      world, state: an episode with `row` in hand.
-      row: of what is carried.
-      to: metres, where to.
-      aside: bool[N], things that are not in the way: what is carried, and what is gone to.
+    What is carried sticks out a metre and more and forbids turns, so an agent may be caught: where the heading that
+    it wants is not to be had, it moves at random every third time.
     """
-    size = radii(state.things)
+    size, agent = radii(state.things), state.agent
+    rows = jnp.arange(len(size))
+    others = jnp.where(state.things.exists & (rows != row) & (rows != to), size, -1.0)
     ahead = 1.05 * (world.body.radius + size[row] + world.body.reach)
+    target = state.things.position[to]
+    wide = jnp.maximum(size[row], world.body.radius)
+    bend = expert.detour(agent.position, target, world.walls(state), state.things.position, others, wide)
+    # Too close to turn round with it: first away, past the thing's other side.
+    metres = dynamics.distance(agent.position, target)
+    turned_away = jnp.abs(dynamics.bearing(agent, target)) > math.radians(45)
+    close = (metres < ahead + size[row] + size[to] + 0.05) & turned_away
+    aim = jnp.where(close, 2 * agent.position - target, bend)
     free = may_go(world, state)
-    go = expert.go_round(
-        state.agent,
-        to,
-        world.forward_step,
-        world.turn_degrees,
-        world.walls(state),
-        state.things.position,
-        jnp.where(state.things.exists & ~aside, size, -1.0),
-        free,
-        ahead=ahead,
-        radius=jnp.maximum(size[row], world.body.radius),
-    )
-    back = world.may(state, dynamics.MOVE_BACK)
-    return jnp.where(jnp.any(free) | ~back, go, dynamics.MOVE_BACK).astype(jnp.int32)
+    go = expert.follow(agent, aim, world.turn_degrees, free)
+    wanted = expert.follow(agent, aim, world.turn_degrees, jnp.ones_like(free))
+    chance_key, move_key = jax.random.split(key)
+    able = jnp.stack([world.may(state, action) for action in range(4)])
+    stray = jax.random.categorical(move_key, jnp.where(able, 0.0, -jnp.inf))
+    caught = ((go != wanted) | ~jnp.any(free)) & jnp.any(able)
+    strays = caught & (jax.random.uniform(chance_key) < 1 / 3)
+    back = jnp.where(~jnp.any(free) & able[dynamics.MOVE_BACK], dynamics.MOVE_BACK, go)
+    return jnp.where(strays, stray, back).astype(jnp.int32)

@@ -38,24 +38,34 @@ class PutNext:
         return after, world.solved(after, (after.carried < 0) & self._next_to(world, after, 0.0))
 
     def expert(self, world: Any, state: Any, key: PRNGKeyArray) -> Int[Array, ""]:
-        """Fetches the red box, brings it to the yellow one and drops it."""
+        """Fetches the one of the two that has less room around it, brings it to the other and drops it."""
         rows = jnp.arange(len(COLOUR_NAMES))
-        fetch = handling.fetch(world, state, jnp.int32(_RED), rows == _RED)
-        bring = handling.bring(
-            world, state, _RED, state.things.position[_YELLOW], (rows == _RED) | (rows == _YELLOW)
-        )
+        first = self._first(world, state)
+        fetch = handling.fetch(world, state, first, rows == first)
+        bring = handling.bring(world, state, first, _RED + _YELLOW - first, key)
         there = self._next_to(world, state, _SURE)
-        carrying = jnp.where((state.carried != _RED) | there, dynamics.DROP, bring)
+        carrying = jnp.where((state.carried != first) | there, dynamics.DROP, bring)
         return jnp.where(state.carried < 0, fetch, carrying).astype(jnp.int32)
+
+    def _first(self, world: Any, state: Any) -> Int[Array, ""]:
+        """Row of the box that is carried or to be carried, the red or the yellow one."""
+        things = state.things
+        others = things.replace(exists=things.exists & (jnp.arange(len(COLOUR_NAMES)) != _RED))
+        others = others.replace(exists=others.exists & (jnp.arange(len(COLOUR_NAMES)) != _YELLOW))
+        room = [dynamics.clearance(things.position[row], 0.0, world.walls(state), others) for row in (_RED, _YELLOW)]
+        free = jnp.where(room[0] <= room[1], _RED, _YELLOW)
+        held = (state.carried == _RED) | (state.carried == _YELLOW)
+        return jnp.where(held, state.carried, free).astype(jnp.int32)
 
     def describe(self, world: Any, state: Any) -> Int[Array, " n"]:
         """Nothing: all is to be seen."""
         return jnp.full(1, -1, jnp.int32)
 
     def explain(self, world: Any, state: Any) -> Int[Array, " n"]:
-        """Where the red box is, or with it in hand where the yellow one is."""
-        noun = (state.carried == _RED).astype(jnp.int32)
-        return objects.about(world, state, jnp.where(noun == 1, _YELLOW, _RED), 2, noun)
+        """Where the box is that is to be fetched, or with it in hand where the other one is."""
+        first = self._first(world, state)
+        row = jnp.where(state.carried == first, _RED + _YELLOW - first, first)
+        return objects.about(world, state, row, 2, (row == _YELLOW).astype(jnp.int32))
 
     def _next_to(self, world: Any, state: Any, margin: float) -> Bool[Array, ""]:
         """Whether the two would be near each other on the floor, by a margin in metres."""

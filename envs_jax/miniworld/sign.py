@@ -108,16 +108,15 @@ class TouchTheRight:
             shy = gaps(after, world.body.radius + 1.1 * world.body.reach + _SHY, state.things)
             return world.may_from(state, agent, dynamics.MOVE_FORWARD) & jnp.all((shy >= 0) | ~wrong)
 
-        return expert.go_round(
-            state.agent,
+        bend = expert.detour(
+            state.agent.position,
             point,
-            world.forward_step,
-            world.turn_degrees,
             world.walls(state),
             state.things.position,
             jnp.where(wrong, far, -1.0),
-            jax.vmap(may_go)(yaws),
+            world.body.radius,
         )
+        return expert.follow(state.agent, bend, world.turn_degrees, jax.vmap(may_go)(yaws))
 
     def describe(self, world: Any, state: Any) -> Int[Array, " n"]:
         """Whether a box or a key is asked for: "goal key". The colour is to be read."""

@@ -7,7 +7,7 @@ equal by value, so worlds can be static arguments of jitted functions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Int, PRNGKeyArray
 
@@ -72,6 +72,7 @@ class Picture:
     text: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Rule(Protocol):
     """What a task is about: rewards, ends, and what a competent agent does and thinks.
 

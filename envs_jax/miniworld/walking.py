@@ -18,11 +18,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from envs_jax.miniworld import dynamics, expert, options, thoughts
+from envs_jax.miniworld import dynamics, expert, options, route, thoughts
 from envs_jax.miniworld.entities import radii
 from envs_jax.miniworld.layout import FixedPlan, Opening, Room, rectangle
 from envs_jax.miniworld.maze import MazePlan
@@ -92,22 +93,15 @@ class GoTo:
             return expert.go_to(
                 state.agent, point, world.forward_step, world.turn_degrees, walls, state.things, world.body.radius
             )
-        yaws = expert.headings(state.agent, world.turn_degrees)
-        may_go = jnp.stack(
-            [world.may_from(state, state.agent.replace(yaw=yaw), dynamics.MOVE_FORWARD) for yaw in yaws]
-        )
         others = jnp.where(jnp.arange(len(state.things.size)) == self.target, -1.0, radii(state.things))
-        return expert.go_round(
-            state.agent,
-            point,
-            world.forward_step,
-            world.turn_degrees,
-            walls,
-            state.things.position,
-            others,
-            may_go,
-            radius=world.body.radius,
-        )
+        # Things in other rooms are behind walls.
+        plan = world.task.plan
+        rooms = jax.vmap(lambda place: route.room_of(plan, place))(state.things.position)
+        others = jnp.where(rooms == route.room_of(plan, state.agent.position), others, -1.0)
+        point = expert.detour(state.agent.position, point, walls, state.things.position, others, world.body.radius)
+        agents = jax.vmap(lambda yaw: state.agent.replace(yaw=yaw))(expert.headings(state.agent, world.turn_degrees))
+        may_go = jax.vmap(lambda agent: world.may_from(state, agent, dynamics.MOVE_FORWARD))(agents)
+        return expert.follow(state.agent, point, world.turn_degrees, may_go)
 
     def describe(self, world: Any, state: Any) -> Int[Array, " n"]:
         """Nothing: all is to be seen."""

@@ -353,7 +353,7 @@ _SAME_STARTS = {"one_room_s6_fast", "maze_s3_fast", "t_maze_right", "y_maze_righ
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in _SAME_STARTS])
 def test_starts_are_distributed_as_the_originals(name, original):
     """x, z and yaw of the agent and of what the task is about, by Kolmogorov and Smirnov; kinds by their shares."""
-    count = 120 if name == "maze" else 240
+    count = 60 if name == "maze" else 160
     env, world = original.make(name), envs_jax.make(f"miniworld/{name}", faithful=True)
     row = {"sidewalk": 6, "put_next": COLOUR_NAMES.index("red")}.get(name, 0)
     theirs, kinds = [], []
@@ -365,7 +365,7 @@ def test_starts_are_distributed_as_the_originals(name, original):
         theirs.append((*np.array(env.agent.pos)[[0, 2]], *np.array(thing.pos)[[0, 2]], *yaws, thing.height))
         kinds.append([KINDS.index(original.kind(e)) for e in things])
     env.close()
-    reset = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(5), 1024))
+    reset = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(5), 512))
     agent, things = reset.agent, reset.things
     ours = np.column_stack(
         [
@@ -376,7 +376,7 @@ def test_starts_are_distributed_as_the_originals(name, original):
             things.size[:, row],
         ]
     )
-    theirs = np.array(theirs)
+    ours, theirs = (np.round(rows, 6) for rows in (ours.astype(float), np.array(theirs)))  # sizes are a few
     apart = [np.linalg.norm(rows[:, :2] - rows[:, 2:4], axis=1) for rows in (ours, theirs)]
     for one, two in [*zip(ours.T, theirs.T, strict=True), apart]:
         if np.ptp(two) < 1e-6:  # always there, or always so large
