@@ -101,6 +101,12 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_BUILDERS))
 
 
+def options(name: str) -> dict[str, Any]:
+    """The options that `make(name, **options)` takes, with their defaults (`inspect.Parameter.empty`: none)."""
+    known = inspect.signature(_BUILDERS[name]).parameters
+    return {option: parameter.default for option, parameter in known.items() if option != "name"}
+
+
 def make(name: str, **options: Any) -> World:
     """Builds a world.
 

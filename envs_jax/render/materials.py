@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from envs_jax.render import glyphs
+
 
 @dataclass(frozen=True)
 class Material:
@@ -129,17 +131,17 @@ def _courses(side: int, columns: int, rows: int, joint: float, seed: int):
 
 def _brick_wall(side: int) -> np.ndarray:
     brick, mortar = _courses(side, 8, 24, 0.12, 79)
-    shade = 0.79 + 0.32 * brick + 0.05 * cloud(side, 32, 32, 83)
-    hue = np.stack([np.full_like(brick, 129.0), 86 + 18 * brick, 70 + 24 * brick], axis=-1)
+    shade = 0.86 + 0.19 * brick + 0.04 * cloud(side, 32, 32, 83)
+    hue = np.stack([np.full_like(brick, 129.0), 80 + 18 * brick, 64 + 22 * brick], axis=-1)
     bricks = np.clip(hue * shade[..., None], 0, 255)
-    mortared = _tint(1 + 0.06 * cloud(side, 32, 32, 89), (152, 142, 128))
+    mortared = _tint(1 + 0.06 * cloud(side, 32, 32, 89), (146, 134, 120))
     return bricks * (1 - mortar[..., None]) + mortared * mortar[..., None]
 
 
 def _asphalt(side: int) -> np.ndarray:
     texel = np.arange(side)
     grain = hashed(texel[None, :], texel[:, None], 97) - 0.5
-    return _tint(1 + 0.55 * grain + 0.12 * cloud(side, 32, 32, 101, 2), (109, 110, 112))
+    return _tint(1 + 0.26 * grain + 0.04 * cloud(side, 32, 32, 101, 2), (109, 110, 112))
 
 
 def _cinder_blocks(side: int) -> np.ndarray:
@@ -150,13 +152,74 @@ def _cinder_blocks(side: int) -> np.ndarray:
 
 
 def _slime(side: int) -> np.ndarray:
-    """Green, with round pools."""
-    bumps = cloud(side, 4, 4, 109, 2)
-    pool = np.clip((bumps - 0.9) * 5, 0, 1)
-    rim = np.exp(-(((bumps - 0.9) / 0.15) ** 2))
-    shade = 1.04 - 0.26 * pool + 0.06 * rim + 0.03 * cloud(side, 6, 6, 113)
+    """Green, with round craters of several sizes."""
+    u, v = _grid(side)
+    crater, rim = np.zeros((side, side)), np.zeros((side, side))
+    for row in range(4):
+        for column in range(4):
+            x, y, size = (hashed(np.array([column]), np.array([row]), 109 + k) for k in range(3))
+            dx = (u - (column + 0.2 + 0.6 * x) / 4 + 0.5) % 1 - 0.5  # the short way, over the border
+            dy = (v - (row + 0.2 + 0.6 * y) / 4 + 0.5) % 1 - 0.5
+            away = np.hypot(dx, dy) / (0.035 + 0.065 * size)
+            crater = np.maximum(crater, np.clip(6 * (1 - away), 0, 1))
+            rim = np.maximum(rim, np.exp(-(((away - 1.15) / 0.15) ** 2)))
+    shade = 1.04 - 0.24 * crater + 0.05 * rim * (1 - crater) + 0.03 * cloud(side, 6, 6, 113)
     return _tint(shade, (127, 173, 11))
 
+
+def _blocks_of_flats(side: int) -> np.ndarray:
+    """Light grey concrete in narrow courses, for what is large and far away."""
+    u, v = _grid(side)
+    shade = 1.0 + 0.03 * cloud(side, 12, 4, 127) - 0.10 * _seam(16 * v, 0.08) - 0.04 * _seam(8 * u, 0.06)
+    return _tint(shade, (178, 176, 172))
+
+
+def _windows(side: int) -> np.ndarray:
+    """The front of a house to be stretched over it: rows of dark windows in concrete."""
+    u, v = _grid(side)
+    row, column = 10 * v, 8 * u
+    glass = (np.abs(row - np.floor(row) - 0.5) < 0.27) & (np.abs(u - 0.5) < 0.47)
+    frame = np.maximum(_seam(column, 0.06), 0 * row)
+    lit = hashed(np.floor(column).astype(np.int64), np.floor(row).astype(np.int64), 131)
+    panes = _tint((0.8 + 0.6 * lit) * (1 - 0.35 * frame), (44, 47, 62))
+    return np.where(glass[..., None], panes, _blocks_of_flats(side))
+
+
+def _picture(side: int) -> np.ndarray:
+    """Something to hang on a wall: hills under a low sun."""
+    u, v = _grid(side)
+    sky = np.stack([235 - 40 * v + 0 * u, 200 - 20 * v + 0 * u, 160 + 70 * v + 0 * u], axis=-1)
+    sun = (np.hypot(u - 0.68, (v - 0.56) / 1.6) < 0.09)[..., None]
+    picture = np.where(sun, np.array([250.0, 236.0, 190.0]), sky)
+    for base, rise, waves, phase, colour in (
+        (0.46, 0.08, 2, 0.3, (150, 140, 176)),
+        (0.34, 0.07, 3, 1.9, (92, 108, 138)),
+        (0.2, 0.05, 2, 4.2, (48, 74, 84)),
+    ):
+        ridge = base + rise * np.sin(2 * np.pi * waves * u + phase) + 0.3 * rise * np.cos(14 * np.pi * u)
+        picture = np.where((v < ridge)[..., None], np.array(colour, np.float64), picture)
+    margin = np.maximum(np.abs(u - 0.5), np.abs(v - 0.5) + 0 * u) > 0.46
+    return np.where(margin[..., None], 246.0, picture)
+
+
+def _glyph(character: str) -> Callable[[int], np.ndarray]:
+    """Black on white, in the middle of a square, as tall and as thin as MiniWorld's letters are."""
+
+    def paint(side: int) -> np.ndarray:
+        u, v = _grid(side)
+        x = (u - 0.5) * _GLYPH_UNITS + glyphs.glyph(character).width / 2
+        y = (v - 0.5) * _GLYPH_UNITS + 3.0  # capitals are 6 units high
+        x, y = np.broadcast_arrays(x, y)
+        edge = _GLYPH_UNITS / side  # one texel, over which the ink fades
+        ink = np.clip(0.5 + (_GLYPH_PEN / 2 - glyphs.distance(character, x, y)) / edge, 0, 1)
+        return _tint(1 - ink, (255, 255, 255))
+
+    return paint
+
+
+_GLYPH_UNITS = 15.0  # of a glyph's path across the square
+_GLYPH_PEN = 0.75  # units
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"  # of which there is a material each, "glyph_A" and so on
 
 MATERIALS: dict[str, Material] = {
     "plain": Material(_plain, 1.0),  # white: what is only coloured
@@ -167,4 +230,8 @@ MATERIALS: dict[str, Material] = {
     "asphalt": Material(_asphalt, 1.0),
     "cinder_blocks": Material(_cinder_blocks, 2.0),
     "slime": Material(_slime, 1.0),
+    "blocks_of_flats": Material(_blocks_of_flats, 4.0),
+    "windows": Material(_windows, 1.0),
+    "picture": Material(_picture, 1.0),
+    **{f"glyph_{letter}": Material(_glyph(letter), 1.0) for letter in LETTERS},
 }

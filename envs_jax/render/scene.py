@@ -1,8 +1,13 @@
-"""What a first-person picture is made of: walls, patches, boxes, a light and a camera, as fixed-size arrays.
+"""What a first-person picture is made of: surfaces, a light and a camera, as fixed-size arrays.
 
 * The number of rows is static, `exists` says which are used, so scenes of one shape can be `jax.vmap`ped.
 * Axes are right-handed with y up. Yaw 0 looks along +x and a quarter turn left (yaw = pi/2) along -z: seen
   from above with x to the right, z points down the page. Lengths are metres, angles radians.
+* Things are composed of these primitives, see `envs_jax.render.shapes`. A kind with zero rows costs nothing.
+* `gain` multiplies the directional light that a surface gets. MiniWorld shrinks its meshes without making their
+  normals unit vectors again, so that a mesh drawn at scale k is lit 1 / k times as strongly; 1 is a plain surface.
+* Light can be stronger than white. `painted` surfaces get at most white light, of which their colour then takes
+  its share: what OpenGL does with a texture. Elsewhere only what a pixel can show limits the light.
 """
 
 from __future__ import annotations
@@ -27,6 +32,9 @@ class Walls:
       texture: int32[N], row of the atlas.
       exists: bool[N], false for unused rows.
         Worked example: three rows, exists = [1, 0, 1] draws the first and the last.
+      alike: static, the group of every wall, or () if nothing is known: walls of one group (a number >= 0) have
+        the same `low` and the same `high`, with the eye between the two; -1 = in no group. A level camera then
+        looks for the nearest of a group once a column of pixels instead of once a pixel. See `alike`.
     """
 
     start: Float[Array, "n 2"]
@@ -36,6 +44,7 @@ class Walls:
     offset: Float[Array, " n"]
     texture: Int[Array, " n"]
     exists: Bool[Array, " n"]
+    alike: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
 
 @struct.dataclass
@@ -69,6 +78,8 @@ class Boxes:
       colour: float32[N, 3] in 0..1, multiplies the texture.
       texture: int32[N], row of the atlas, stretched over each face.
       exists: bool[N], false for unused rows.
+      gain: float32[N], see the module; None = 1.
+      painted: bool[N], see the module; None = not.
     """
 
     centre: Float[Array, "n 3"]
@@ -77,6 +88,126 @@ class Boxes:
     colour: Float[Array, "n 3"]
     texture: Int[Array, " n"]
     exists: Bool[Array, " n"]
+    gain: Float[Array, " n"] | None = None
+    painted: Bool[Array, " n"] | None = None
+
+
+@struct.dataclass
+class Balls:
+    """N ellipsoids turned about the vertical axis.
+
+    Attributes:
+      centre: float32[N, 3], metres.
+      radii: float32[N, 3], metres along the ellipsoid's own axes, > 0.
+      yaw: float32[N], radians, as for boxes.
+      colour: float32[N, 3] in 0..1.
+      gain: float32[N], see the module.
+      painted: bool[N], see the module.
+      exists: bool[N], false for unused rows.
+    """
+
+    centre: Float[Array, "n 3"]
+    radii: Float[Array, "n 3"]
+    yaw: Float[Array, " n"]
+    colour: Float[Array, "n 3"]
+    gain: Float[Array, " n"]
+    painted: Bool[Array, " n"]
+    exists: Bool[Array, " n"]
+
+
+@struct.dataclass
+class Cones:
+    """N upright truncated cones without lids, seen from outside only.
+
+    A lid is one more cone, almost flat, that ends in a radius of 0.
+
+    Attributes:
+      base: float32[N, 3], centre of the lower circle, metres.
+      low_radius, high_radius: float32[N], metres, >= 0.
+      height: float32[N], metres between the circles, > 0.
+      colour: float32[N, 3] in 0..1.
+      gain: float32[N], see the module.
+      painted: bool[N], see the module.
+      exists: bool[N], false for unused rows.
+    """
+
+    base: Float[Array, "n 3"]
+    low_radius: Float[Array, " n"]
+    high_radius: Float[Array, " n"]
+    height: Float[Array, " n"]
+    colour: Float[Array, "n 3"]
+    gain: Float[Array, " n"]
+    painted: Bool[Array, " n"]
+    exists: Bool[Array, " n"]
+
+
+@struct.dataclass
+class Panels:
+    """N upright rectangles, seen from one side only, with one picture stretched over each.
+
+    Attributes:
+      centre: float32[N, 3], metres.
+      size: float32[N, 2], width and height, metres.
+      yaw: float32[N], radians; the side that is seen faces along (cos yaw, 0, -sin yaw).
+      colour: float32[N, 3] in 0..1, multiplies the texture.
+      texture: int32[N], row of the atlas.
+      gain: float32[N], see the module.
+      painted: bool[N], see the module.
+      exists: bool[N], false for unused rows.
+    """
+
+    centre: Float[Array, "n 3"]
+    size: Float[Array, "n 2"]
+    yaw: Float[Array, " n"]
+    colour: Float[Array, "n 3"]
+    texture: Int[Array, " n"]
+    gain: Float[Array, " n"]
+    painted: Bool[Array, " n"]
+    exists: Bool[Array, " n"]
+
+
+def no_balls() -> Balls:
+    """Balls of zero rows."""
+    vectors, numbers = jnp.zeros((0, 3), jnp.float32), jnp.zeros(0, jnp.float32)
+    return Balls(
+        centre=vectors,
+        radii=vectors,
+        yaw=numbers,
+        colour=vectors,
+        gain=numbers,
+        painted=jnp.zeros(0, bool),
+        exists=jnp.zeros(0, bool),
+    )
+
+
+def no_cones() -> Cones:
+    """Cones of zero rows."""
+    vectors, numbers = jnp.zeros((0, 3), jnp.float32), jnp.zeros(0, jnp.float32)
+    return Cones(
+        base=vectors,
+        low_radius=numbers,
+        high_radius=numbers,
+        height=numbers,
+        colour=vectors,
+        gain=numbers,
+        painted=jnp.zeros(0, bool),
+        exists=jnp.zeros(0, bool),
+    )
+
+
+def no_panels() -> Panels:
+    """Panels of zero rows."""
+    vectors, numbers = jnp.zeros((0, 3), jnp.float32), jnp.zeros(0, jnp.float32)
+    return Panels(
+        centre=vectors,
+        size=jnp.zeros((0, 2), jnp.float32),
+        yaw=numbers,
+        colour=vectors,
+        texture=jnp.zeros(0, jnp.int32),
+        gain=numbers,
+        painted=jnp.zeros(0, bool),
+        exists=jnp.zeros(0, bool),
+    )
 
 
 @struct.dataclass
@@ -98,7 +229,7 @@ class Scene:
     """All that can be seen.
 
     Attributes:
-      walls, patches, boxes: see there; zero rows are allowed.
+      walls, patches, boxes, balls, cones, panels: see there; zero rows are allowed.
       floor_texture: int32[], of the plane y = 0, -1 = no floor. A patch at height 0 lies on top of it.
       ceiling_texture: int32[], of the plane y = ceiling_height, -1 = no ceiling: the sky is seen.
       ceiling_height: float32[], metres.
@@ -114,6 +245,9 @@ class Scene:
     ceiling_height: Float[Array, ""]
     sky: Float[Array, "3"]
     light: Light
+    balls: Balls = struct.field(default_factory=no_balls)
+    cones: Cones = struct.field(default_factory=no_cones)
+    panels: Panels = struct.field(default_factory=no_panels)
 
 
 @struct.dataclass
@@ -171,6 +305,18 @@ def no_boxes() -> Boxes:
         texture=jnp.zeros(0, jnp.int32),
         exists=jnp.zeros(0, bool),
     )
+
+
+def alike(low: np.ndarray, high: np.ndarray, eye: float) -> tuple[int, ...]:
+    """Value of `Walls.alike` for walls whose heights are known beforehand.
+
+    Args:
+      low, high: [N], metres, plain numbers.
+      eye: metres, the camera's height or anything near it that is between the same heights.
+    """
+    spans = list(zip(np.asarray(low).tolist(), np.asarray(high).tolist(), strict=True))
+    around = sorted({span for span in spans if span[0] < eye < span[1]})
+    return tuple(around.index(span) if span in around else -1 for span in spans)
 
 
 def miniworld_light() -> Light:

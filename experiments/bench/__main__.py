@@ -2,6 +2,7 @@
 
     python -m experiments.bench                                       everything, of the nano model
     python -m experiments.bench worlds --world miniworld/one_room     one world, at several numbers of them
+    python -m experiments.bench worlds --worlds 'miniworld/*' --numbers 4096 --image 224 224 --original
     python -m experiments.bench decode qwen2_vl_7b --rollout.worlds 256 --prompt-tokens 300 --peer
     python -m experiments.bench iteration qwen2_vl_7b --json figures.json
 
@@ -69,7 +70,7 @@ def measure(command: Command, arguments: Sequence[str]) -> dict[str, Any]:
       ConfigError: it can not be built; DoesNotFit: nor held in the device's memory.
     """
     options, config = command.options, command.options.run
-    parts = None
+    parts, worlds = None, pieces.make_worlds(command.worlds, options.image) if "worlds" in command.pieces else []
     if command.pieces != ("worlds",):
         parts = parts_of(options)
         if {"rollout", "update", "iteration"} & set(command.pieces):
@@ -82,7 +83,9 @@ def measure(command: Command, arguments: Sequence[str]) -> dict[str, Any]:
     # As in a run: what computes in float32 is not to be rounded to less.
     with jax.default_matmul_precision("highest" if config.model.dtype == "float32" else "default"):
         if "worlds" in command.pieces:
-            rows += pieces.measure_worlds(command.worlds, options.numbers, options.repeats, _tell)
+            rows += pieces.measure_worlds(worlds, options.numbers, options.repeats, _tell)
+            if options.original:
+                rows += pieces.measure_original(command.worlds, options.image, options.repeats, _tell)
         if parts is not None:
             with mesh.use(parts.mesh):
                 model = pieces.Model(parts, options.repeats, _tell)
@@ -100,7 +103,7 @@ def measure(command: Command, arguments: Sequence[str]) -> dict[str, Any]:
         "ceilings": dataclasses.asdict(found),
         "devices": devices,
         "rows": records,
-        "ratios": [],
+        "ratios": compare(records),
         "peak_bytes_in_use": memory.device_peak(),
     }
 

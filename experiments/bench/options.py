@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import fnmatch
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ class Options:
     """Tokens of the static text: the task is made longer until it has them. 0 = as the world has it."""
     numbers: tuple[int, ...] = ()
     """Worlds side by side, for `worlds`; none = 64 256 on a CPU, 256 1024 4096 elsewhere."""
+    worlds: tuple[str, ...] = ()
+    """Names for `worlds`, also patterns as in miniworld/maze*; none = --world, or all there are."""
+    image: tuple[int, int] = (0, 0)
+    """Height and width of the frames that `worlds` are timed with; 0 0 = each world's own."""
+    original: bool = False
+    """Time the original MiniWorld, which draws on the CPU or with OpenGL, on the same `worlds`, too."""
     peer: bool = False
     """Time torch, transformers and peft on the same decode and update, too."""
 
@@ -57,6 +64,8 @@ class Options:
             raise ConfigError(f"prompt_tokens is {self.prompt_tokens}; accepted: 0 or more")
         if any(number < 1 for number in self.numbers):
             raise ConfigError(f"numbers is {self.numbers}; accepted: numbers of worlds, 1 or more")
+        if any(side < 0 for side in self.image) or (0 in self.image and any(self.image)):
+            raise ConfigError(f"image is {self.image}; accepted: two numbers of pixels, 1 or more, or 0 0")
         if self.json and not Path(self.json).absolute().parent.is_dir():
             raise ConfigError(f"json is {self.json!r}; accepted: a file in a folder that is there")
 
@@ -111,7 +120,20 @@ def parse(
     chosen.add_argument("--world")
     named = chosen.parse_known_args(rest)[0].world is not None
     asked = tuple(piece for piece in pieces if piece in (asked or pieces))
-    return Command(asked, (options.run.world,) if named else envs_jax.names(), options)
+    return Command(asked, _worlds(options, named), options)
+
+
+def _worlds(options: Options, named: bool) -> tuple[str, ...]:
+    """The worlds to be timed, each once."""
+    if not options.worlds:
+        return (options.run.world,) if named else envs_jax.names()
+    found = []
+    for pattern in options.worlds:
+        some = fnmatch.filter(envs_jax.names(), pattern)
+        if not some:
+            raise ConfigError(f"worlds has {pattern!r}, which fits none; accepted: {', '.join(envs_jax.names())}")
+        found += some
+    return tuple(dict.fromkeys(found))
 
 
 def _help(pieces: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ COUNTS = {
     "env_steps": "env steps/s",
     "frames": "frames/s",
 }
+RATES = {"update": "env_steps_per_second", "worlds": "frames_per_second"}  # that are compared, of pieces
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,12 @@ def compare(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             same = all(ours[name] == theirs[name] for name in ("piece", "what"))
             if ours["runner"] != OURS or theirs["runner"] == OURS or not same:
                 continue
-            rate = "env_steps_per_second" if theirs["piece"] == "update" else "useful_tokens_per_second"
+            rate = RATES.get(theirs["piece"], "useful_tokens_per_second")
             ratios.append(
                 {
                     "piece": ours["piece"],
                     "what": ours["what"],
+                    "size": ours["size"],
                     "peer": theirs["runner"],
                     "rate": rate,
                     "ratio": ours[rate] / theirs[rate],
@@ -160,7 +162,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         for note in row["notes"]:
             console.print(Text(f"{row['piece']}: {row['what']} ({row['runner']}): {note}"), soft_wrap=True)
     for ratio in result["ratios"]:
-        line = f"{ratio['piece']}: {ratio['what']}: {ratio['ratio']:.2f} x {ratio['peer']}"
+        many = f", {ratio['size']['worlds']:,} worlds" if ratio["piece"] == "worlds" else ""
+        line = f"{ratio['piece']}: {ratio['what']}{many}: {ratio['ratio']:.2f} x {ratio['peer']}"
         console.print(Text(line, style="bold"), soft_wrap=True)
     if peak := result["peak_bytes_in_use"]:
         console.print(Text(f"device memory at the worst moment: {peak / 2**30:.1f} GiB"), soft_wrap=True)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import envs_jax
 from experiments.bench import __main__ as bench
 from experiments.bench import options, pieces, work
 from experiments.bench.ceilings import Ceilings
@@ -23,6 +24,7 @@ from experiments.bench.measure import Program
 from experiments.bench.options import PIECES, parse, parts_of
 from experiments.bench.table import COUNTS, Row, compare
 from experiments.config import ConfigError
+from experiments.peers import miniworld_gl
 from vldac.lanes import Observation
 from vldac.models.image import preprocess
 from vldac.policy import init_params
@@ -320,7 +322,7 @@ def test_every_piece_gives_rows_of_the_work_it_needs(tmp_path, traced, capsys):
     assert result["config"]["rollout"]["worlds"] == 4 and result["hardware"]["platform"] == "cpu"
     assert all(heading in shown for heading in (*COUNTS.values(), "of limit"))
     rows = {(row["piece"], row["what"]): row for row in result["rows"]}
-    assert [piece for piece, _ in rows] == ["worlds", "worlds", "rollout", "update", "iteration"]
+    assert [piece for piece, _ in rows] == ["worlds", "worlds", "worlds", "rollout", "update", "iteration"]
     for (piece, what), row in rows.items():
         assert f"{piece}: {what}"[:20] in shown
         assert row["seconds"]["median"] >= row["seconds"]["min"] > 0 and row["program_bytes"] == 2**20
@@ -329,6 +331,7 @@ def test_every_piece_gives_rows_of_the_work_it_needs(tmp_path, traced, capsys):
             each = [part["limit_seconds"] for part in row["stages"].values()]
             assert row["limit_seconds"] == pytest.approx(sum(each)) and row["needed_flops"] > 0
     world = "miniworld/one_room_s6_fast"
+    assert rows["worlds", f"{world}, render"]["counts"] == {"frames": 4}
     assert rows["worlds", f"{world}, step"]["counts"] == {"env_steps": 64}
     assert rows["worlds", f"{world}, step and render"]["counts"] == {"env_steps": 64, "frames": 64}
     experience = rows["rollout", "experience"]["counts"]
@@ -345,6 +348,41 @@ def test_the_prompt_has_as_many_tokens_as_are_asked_for():
         parts_of(command(*SMALL, "--prompt-tokens", "20").options)
 
 
+def test_worlds_are_named_by_patterns_each_once():
+    found = command("worlds", "--worlds", "miniworld/one_room_s6*", "miniworld/one_room_s6", "cards/*").worlds
+    assert found[:2] == ("miniworld/one_room_s6", "miniworld/one_room_s6_fast")
+    assert len(set(found)) == len(found) and all(name.startswith("cards/") for name in found[2:]) and found[2:]
+    assert command("worlds").worlds == envs_jax.names()
+
+
+def test_the_original_stands_beside_our_frames(tmp_path, traced, monkeypatch, capsys):
+    """Its process is not started here: tests/envs_jax look at what it draws."""
+    asked = []
+
+    def start(words, **options):
+        asked.append(words[1:])
+        row = {
+            "what": f"{words[3]}, step and render",
+            "size": {"worlds": 1, "high": 60, "wide": 80, "steps": 10},
+            "seconds": [0.5, 0.5],
+            "counts": {"env_steps": 10, "frames": 10},
+        }
+        return subprocess.CompletedProcess(words, 0, json.dumps([row]).encode())
+
+    monkeypatch.setattr(pieces.subprocess, "run", start)
+    file = tmp_path / "figures.json"
+    assert bench.main(["worlds", *SMALL, "--original", "--json", str(file)]) == 0
+    assert asked == [["-m", "experiments.peers.miniworld_gl", "miniworld/one_room_s6_fast", "--repeats", "1"]]
+    (ratio,) = json.loads(file.read_text())["ratios"]
+    assert (ratio["rate"], ratio["peer"], ratio["size"]["worlds"]) == ("frames_per_second", "miniworld", 4)
+    assert f"{ratio['ratio']:.2f} x miniworld" in capsys.readouterr().out
+
+
+def test_our_names_are_the_originals():
+    assert miniworld_gl.original_name("miniworld/one_room_s6_fast") == "MiniWorld-OneRoomS6Fast-v0"
+    assert miniworld_gl.original_name("miniworld/t_maze_left") == "MiniWorld-TMazeLeft-v0"
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -353,6 +391,12 @@ def test_the_prompt_has_as_many_tokens_as_are_asked_for():
         (["decode", "--repeats", "0"], "repeats is 0; accepted: 1 or more"),
         (["worlds", "--numbers", "0"], "numbers is (0,); accepted"),
         (["decode", "--json", "/nowhere/at/all.json"], "json is '/nowhere/at/all.json'; accepted"),
+        (
+            ["worlds", "--worlds", "miniworld/*", "nowhere/*"],
+            "worlds has 'nowhere/*', which fits none; accepted: ",
+        ),
+        (["worlds", "--image", "0", "80"], "image is (0, 80); accepted"),
+        (["worlds", "--world", "miniworld/one_room", "--image", "4", "1"], "image is (4, 1): image_shape"),
         (["worlds", "--peer"], "peer is for decode and update"),
         (["decode", "--world", "nowhere"], "nowhere"),
         (["update", "--optimizer.minibatch", "3", "--optimizer.microbatch", "1"], "minibatch is 3"),

@@ -5,13 +5,21 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from envs_jax.render.scene import miniworld_light, no_boxes, no_patches, no_walls
+from envs_jax.render.scene import (
+    miniworld_light,
+    no_balls,
+    no_boxes,
+    no_cones,
+    no_panels,
+    no_patches,
+    no_walls,
+)
 
 
 def test_empty_parts_have_no_rows():
-    for part in (no_walls(), no_patches(), no_boxes()):
+    for part in (no_walls(), no_patches(), no_boxes(), no_balls(), no_cones(), no_panels()):
         assert {leaf.shape[0] for leaf in jax.tree.leaves(part)} == {0}
-        assert part.exists.dtype == bool and part.texture.dtype == np.int32
+        assert part.exists.dtype == bool
 
 
 def test_the_light_is_miniworlds():
