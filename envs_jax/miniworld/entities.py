@@ -27,7 +27,7 @@ COLOUR_NAMES = tuple(COLOURS)  # a colour id is the place in this list
 BOX_SIZE = 0.8  # metres a side, if a task says nothing else
 
 # Half extents in x and z over the height, of MiniWorld's shapes (miniworld/meshes, re-centred as objmesh.py does).
-HALF_EXTENTS = {
+_HALF_EXTENTS = {
     "box": (0.5, 0.5),
     "ball": (1.284565 / 2.564372, 1.285002 / 2.564372),
     "key": (0.401406 / 2.0, 2.4187405 / 2.0),
@@ -36,8 +36,8 @@ HALF_EXTENTS = {
     "cone": (10.0 / 31.5229, 10.0 / 31.5229),
     "building": (1.84 / 3.45, 1.22 / 3.45),
 }
-KINDS = tuple(HALF_EXTENTS)  # a kind id is the place in this list
-RADIUS_OF_HEIGHT = {kind: math.hypot(*extents) for kind, extents in HALF_EXTENTS.items()}
+KINDS = tuple(_HALF_EXTENTS)  # a kind id is the place in this list
+RADIUS_OF_HEIGHT = {kind: math.hypot(*extents) for kind, extents in _HALF_EXTENTS.items()}
 STATIC_KINDS = ("cone", "building")  # can not be picked up
 _RADII = np.array(list(RADIUS_OF_HEIGHT.values()), np.float32)
 _MOVABLE = np.array([kind not in STATIC_KINDS for kind in KINDS])

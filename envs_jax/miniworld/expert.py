@@ -78,7 +78,9 @@ def go_to(
     return jnp.where(jnp.any(free), _towards(best), TURN_LEFT).astype(jnp.int32)
 
 
-def face(agent: Agent, position: Float[Array, "3"], turn_degrees: float | int) -> tuple[Int[Array, ""], Bool[Array, ""]]:
+def face(
+    agent: Agent, position: Float[Array, "3"], turn_degrees: float | int
+) -> tuple[Int[Array, ""], Bool[Array, ""]]:
     """The turn towards a position, and whether none is needed: it is ahead within KEEP of a turn."""
     angle = bearing(agent, position)
     ahead = jnp.abs(angle) <= KEEP * math.radians(turn_degrees)
@@ -107,7 +109,9 @@ def detour(
     """
     angles = 2 * math.pi * jnp.arange(_CORNERS) / _CORNERS
     away = (radii + radius + _APART) / math.cos(math.pi / _CORNERS)  # so that ways along the edges are clear
-    corners = (centres[:, None] + away[:, None, None] * direction(angles)).reshape(-1, 3) * jnp.array([1.0, 0.0, 1.0])
+    corners = (centres[:, None] + away[:, None, None] * direction(angles)).reshape(-1, 3) * jnp.array(
+        [1.0, 0.0, 1.0]
+    )
     open_ = jax.vmap(lambda corner: wall_clearance(corner, radius, walls) >= 0)(corners)
     open_ &= jnp.repeat(radii > 0, _CORNERS)
     nodes = jnp.concatenate([position[None], corners])

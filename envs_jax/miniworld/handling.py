@@ -45,9 +45,7 @@ def may_go(world: Any, state: Any) -> Bool[Array, " headings"]:
     return reached & steps
 
 
-def nearest(
-    world: Any, state: Any, wanted: Bool[Array, " n"], onward: float = 0.0
-) -> Int[Array, ""]:
+def nearest(world: Any, state: Any, wanted: Bool[Array, " n"], onward: float = 0.0) -> Int[Array, ""]:
     """Row of the wanted thing that takes the fewest actions to reach, things by the walls last; 0 if none.
 
     Args:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import jax
 import numpy as np
 
 from envs_jax.render.scene import Walls
@@ -198,8 +199,7 @@ def room_walls(room: Room, portals: list[list[tuple[float, float, float]]], text
 
 
 def _concatenated(parts: list[Walls]) -> Walls:
-    fields = parts[0].__dataclass_fields__
-    return Walls(**{field: np.concatenate([getattr(part, field) for part in parts]) for field in fields})
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def _edge(outline: Outline, edge: int) -> tuple[np.ndarray, np.ndarray, float]:

@@ -136,7 +136,10 @@ class MazePlan:
         sides_x = np.stack([np.stack([x1, z0, x0, z0], 1), np.stack([x0, z1, x1, z1], 1)], 1)
         sides_z = np.stack([np.stack([x0, z0, x0, z1], 1), np.stack([x1, z1, x1, z0], 1)], 1)
         pick = across[:, None, None]
-        return (np.where(pick, shut_x, shut_z).astype(np.float32), np.where(pick, sides_x, sides_z).astype(np.float32))
+        return (
+            np.where(pick, shut_x, shut_z).astype(np.float32),
+            np.where(pick, sides_x, sides_z).astype(np.float32),
+        )
 
     @cached_property
     def _border(self) -> np.ndarray:

@@ -52,7 +52,9 @@ class PutNext:
         things = state.things
         others = things.replace(exists=things.exists & (jnp.arange(len(COLOUR_NAMES)) != _RED))
         others = others.replace(exists=others.exists & (jnp.arange(len(COLOUR_NAMES)) != _YELLOW))
-        room = [dynamics.clearance(things.position[row], 0.0, world.walls(state), others) for row in (_RED, _YELLOW)]
+        room = [
+            dynamics.clearance(things.position[row], 0.0, world.walls(state), others) for row in (_RED, _YELLOW)
+        ]
         free = jnp.where(room[0] <= room[1], _RED, _YELLOW)
         held = (state.carried == _RED) | (state.carried == _YELLOW)
         return jnp.where(held, state.carried, free).astype(jnp.int32)
@@ -71,9 +73,7 @@ class PutNext:
         """Whether the two would be near each other on the floor, by a margin in metres."""
         flat = state.things.position * jnp.array([1.0, 0.0, 1.0], jnp.float32)
         radius = radii(state.things)
-        return dynamics.near(
-            flat[_RED], radius[_RED] - margin, flat[_YELLOW], radius[_YELLOW], world.body.reach
-        )
+        return dynamics.near(flat[_RED], radius[_RED] - margin, flat[_YELLOW], radius[_YELLOW], world.body.reach)
 
 
 def put_next(faithful: bool = False) -> Task:

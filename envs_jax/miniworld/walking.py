@@ -99,7 +99,9 @@ class GoTo:
         rooms = jax.vmap(lambda place: route.room_of(plan, place))(state.things.position)
         others = jnp.where(rooms == route.room_of(plan, state.agent.position), others, -1.0)
         point = expert.detour(state.agent.position, point, walls, state.things.position, others, world.body.radius)
-        agents = jax.vmap(lambda yaw: state.agent.replace(yaw=yaw))(expert.headings(state.agent, world.turn_degrees))
+        agents = jax.vmap(lambda yaw: state.agent.replace(yaw=yaw))(
+            expert.headings(state.agent, world.turn_degrees)
+        )
         may_go = jax.vmap(lambda agent: world.may_from(state, agent, dynamics.MOVE_FORWARD))(agents)
         return expert.follow(state.agent, point, world.turn_degrees, may_go)
 
@@ -139,8 +141,7 @@ def _with_kerb(walls: Walls) -> Walls:
         texture=jnp.zeros(1, jnp.int32),
         exists=jnp.ones(1, bool),
     )
-    fields = walls.__dataclass_fields__
-    return Walls(**{name: jnp.concatenate([getattr(walls, name), getattr(more, name)]) for name in fields})
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), walls, more)
 
 
 # ---------------------------------------------------------------- one room

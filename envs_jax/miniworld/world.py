@@ -131,7 +131,9 @@ class MiniWorld:
         for row, thing in enumerate(task.things):
             place, yaw = self._start(keys[row], row, thing, walls, things, passages)
             things = put(things, row, place, yaw)
-        place, yaw = self._place(keys[-1], self._regions[-1], task.start_radius, walls, things, passages, task.agent)
+        place, yaw = self._place(
+            keys[-1], self._regions[-1], task.start_radius, walls, things, passages, task.agent
+        )
         state = State(
             key=key,
             steps=jnp.int32(0),
@@ -174,8 +176,8 @@ class MiniWorld:
 
     def render(self, state: State) -> UInt8[Array, "h w 3"]:
         """The world through the agent's camera."""
-        atlas = build_atlas(self.task.plan.materials)
-        return render(self._scene(state), view.camera(state.agent, state.look), atlas, self.image_shape[:2])
+        atlas, size = build_atlas(view.materials(self.task)), self.image_shape[:2]
+        return render(self._scene(state), view.camera(state.agent, state.look), atlas, size, self._level)
 
     def describe(self, state: State) -> Int[Array, " n"]:
         """What is not to be seen: the goal of an episode, one's health."""
@@ -262,8 +264,9 @@ class MiniWorld:
 
     def shares(self, state: State) -> Float[Array, " n"]:
         """Share of the picture that each thing covers."""
-        hit = trace(self._scene(state), view.camera(state.agent, state.look), self.image_shape[:2])
-        return view.shares(hit, len(self.task.things))
+        camera = view.camera(state.agent, state.look)
+        hit = trace(self._scene(state), camera, self.image_shape[:2], self._level)
+        return view.shares(hit, self.task, state.things, self._written(state))
 
     def outcome(
         self, state: State, reward: Float[Array, ""], terminated: Bool[Array, ""], success: Bool[Array, ""]
@@ -310,12 +313,20 @@ class MiniWorld:
     def _looks(self) -> bool:
         return any(name not in randomise.MOTION for name, _ in self.randomise)
 
+    @property
+    def _level(self) -> bool:
+        """Whether the camera never looks up or down."""
+        return "cam_pitch" not in dict(self.randomise)
+
     @cached_property
     def _base_actions(self) -> np.ndarray:
         """The id in `dynamics.ACTIONS` of every action. A task's own are none of these, but upstream it is their
         number that counts: Sign's `end`, the fourth, steps back before the episode ends."""
         own = [position if self.faithful else -1 for position in range(len(self.actions))]
-        ids = [dynamics.ACTIONS.index(n) if n in dynamics.ACTIONS else i for n, i in zip(self.actions, own, strict=True)]
+        ids = [
+            dynamics.ACTIONS.index(n) if n in dynamics.ACTIONS else i
+            for n, i in zip(self.actions, own, strict=True)
+        ]
         return np.array(ids, np.int32)
 
     @cached_property
@@ -391,7 +402,12 @@ class MiniWorld:
         return placement.place(key, among, radius, walls, things, where.yaw, exists)
 
     def _scene(self, state: State) -> Scene:
-        return view.scene(self.task.plan, self._walls(state.passages), state.things, state.look)
+        walls = self._walls(state.passages)
+        return view.scene(self.task, walls, state.things, state.look, self._written(state))
+
+    def _written(self, state: State) -> Int[Array, ""] | int:
+        has_texts = any(picture.text for picture in self.task.pictures)
+        return self.task.rule.written(state) if has_texts else 0
 
 
 def register_task(name: str, make_task: Callable[..., Task]) -> None:
@@ -411,5 +427,3 @@ def register_task(name: str, make_task: Callable[..., Task]) -> None:
     named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*ours, *theirs)]
     build.__signature__ = inspect.Signature(named)
     register(f"miniworld/{name}", build)
-
-

@@ -290,7 +290,9 @@ def test_the_expert_always_arrives_by_a_short_way(name, steps):
     flat = lambda xz: np.insert(xz, 1, 0.0, axis=1).astype(np.float32)  # noqa: E731
     agent_at = jnp.where(swap[:, None], flat(agent), start.agent.position)
     box_at = jnp.where(swap[:, None, None], flat(box)[:, None], start.things.position)
-    start = start.replace(agent=start.agent.replace(position=agent_at), things=start.things.replace(position=box_at))
+    start = start.replace(
+        agent=start.agent.replace(position=agent_at), things=start.things.replace(position=box_at)
+    )
     actions, ended, allowed, success = play(world, start)
     assert success.all()
     length = (~ended).sum(axis=0)

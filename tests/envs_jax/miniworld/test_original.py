@@ -59,7 +59,8 @@ def walls_of(env):
         corners = np.array(room.wall_verts).reshape(-1, 4, 3)
         along = np.array(room.wall_texcs).reshape(-1, 4, 2)[:, 0, 0] * room.wall_tex.width / 512
         quads += [
-            (*q[0, [0, 2]], *q[3, [0, 2]], q[0, 1], q[1, 1], metres) for q, metres in zip(corners, along, strict=True)
+            (*q[0, [0, 2]], *q[3, [0, 2]], q[0, 1], q[1, 1], metres)
+            for q, metres in zip(corners, along, strict=True)
         ]
     return np.array(quads)
 
@@ -177,7 +178,9 @@ def target_of(original, name, env, random):
         # The right one or another, for the whole episode.
         return things[env.errand] if env.errand < len(things) else things[0]
     if name in PICKS and things:
-        return min((e for e in things if e is not env.agent.carrying), key=lambda e: math.dist(e.pos, env.agent.pos))
+        return min(
+            (e for e in things if e is not env.agent.carrying), key=lambda e: math.dist(e.pos, env.agent.pos)
+        )
     return getattr(env, "box", things[0])
 
 
@@ -222,7 +225,9 @@ def record(original, name, world, env, number):
         env.set_color_index(number % 3)
         env._goal = number // 3 % 2
     env.reset(seed=number)
-    env.errand = int(random.integers(6)) if number % 4 else env._goal * 3 + env._color_index if name == "sign" else 0
+    env.errand = (
+        int(random.integers(6)) if number % 4 else env._goal * 3 + env._color_index if name == "sign" else 0
+    )
     if number % 3 == 1 and name not in ENDLESS:
         env.step_count = env.max_episode_steps - int(random.integers(5, min(env.max_episode_steps, 60)))
     wise = number % 2 == 0
