@@ -1,7 +1,7 @@
 """CollectHealth: stay alive by picking up health kits, which are put elsewhere and restore health to 100.
 
-Each step costs 2 health and gives a reward of 2, the one in which health is used up -100 and ends the episode. So it
-is upstream; whether an episode was a success is this project's reading: alive when time runs out.
+Each step costs 2 health and gives a reward of 2, the one in which health is used up -100 and ends the episode. So
+it is upstream; whether an episode was a success is this project's reading: alive when time runs out.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from envs_jax.miniworld.task import Task, shape
 from envs_jax.world import Step
 
 _FULL, _COST = 100, 2
-# Of the expert: sooner than at this health it does not pick up a kit but waits beside it, as a kit serves for 50 steps;
-# and what the way from a kit to the next one counts.
+# Of the expert: sooner than at this health it does not pick up a kit but waits beside it, as a kit serves for 50
+# steps; and what the way from a kit to the next one counts.
 _PICK_AT, _ONWARD = 8, 1.0
 _WAIT = dynamics.ACTIONS.index("done")
 _LEVELS = tuple(f"health {level}" for level in range(10, _FULL + 1, 10))

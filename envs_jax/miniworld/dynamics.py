@@ -3,8 +3,8 @@
 * A move that would end in a collision is rejected as a whole: no sliding along walls. So is a move or a turn after
   which the thing that is carried would collide.
 * Only the end of a move is tested, and only walls that stand on the ground collide (not lintels).
-* A pickup tests a circle before the agent. A wall in it forbids the pickup; of several things in it MiniWorld takes
-  the first of its list, which need not be the nearest.
+* A pickup tests a circle before the agent. A wall in it forbids the pickup; of several things in it MiniWorld
+  takes the first of its list, which need not be the nearest.
 * Behaviour and constants are those of miniworld/miniworld.py and params.py.
 """
 
@@ -97,8 +97,8 @@ def bearing(agent: Agent, position: Float[Array, "3"]) -> Float[Array, ""]:
     return wrap(jnp.arctan2(-z, x) - agent.yaw)
 
 
-def distance(a: Float[Array, "*n 3"], b: Float[Array, "*n 3"]) -> Float[Array, "*n"]:
-    """Metres, in three dimensions."""
+def distance(a: Float[Array, "*#n 3"], b: Float[Array, "*#n 3"]) -> Float[Array, "..."]:
+    """Metres, in three dimensions; of many, or of many to one."""
     return jnp.sqrt(jnp.sum((a - b) ** 2, axis=-1))
 
 

@@ -1,8 +1,8 @@
 """Things that stand in a room or are carried: boxes, balls, keys and the like, as rows of arrays.
 
 * The position is that of the base's centre, as in MiniWorld: y = 0 on the floor, more when carried.
-* For collisions a thing is a circle around its footprint, whatever its yaw (miniworld/entity.py). What is not a box
-  is one shape scaled to its height, so its radius is a fixed share of the height.
+* For collisions a thing is a circle around its footprint, whatever its yaw (miniworld/entity.py). What is not a
+  box is one shape scaled to its height, so its radius is a fixed share of the height.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def follow(
 
 
 def headings(agent: Agent, turn_degrees: float | int) -> Float[Array, " h"]:
-    """The yaws that turning can reach, radians, in the order of `follow`'s `may_go`; the middle one is the present."""
+    """The yaws that turning can reach, radians, in the order of `follow`'s `may_go`; the present in the middle."""
     return agent.yaw + _headings(turn_degrees)[1]
 
 

@@ -1,7 +1,8 @@
 """How experts handle things in one rectangular room: choose one, come into reach of it, carry it.
 
-A pickup tests a circle before the agent and fails where a wall is in that circle (`dynamics.in_reach`). So a thing by
-a wall is taken from the room's side: while facing it would put a wall into the circle, a place off the wall is gone to.
+A pickup tests a circle before the agent and fails where a wall is in that circle (`dynamics.in_reach`). So a thing
+by a wall is taken from the room's side: while facing it would put a wall into the circle, a place off the wall is
+gone to.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _OFF_WALLS = 1.2  # metres from the walls from which any thing can be faced
 
 
 def may_go(world: Any, state: Any) -> Bool[Array, " headings"]:
-    """For each of `expert.headings`, whether the agent can turn to it, step by step, and then go one step ahead."""
+    """For each of `expert.headings`, whether the agent can turn to it step by step and then go ahead."""
     agent = state.agent
     yaws = expert.headings(agent, world.turn_degrees)
     middle = len(yaws) // 2  # the present heading
@@ -111,8 +112,8 @@ def bring(
 ) -> Int[Array, ""]:
     """The next action on the way of the carried thing `row` to thing `to`.
 
-    What is carried sticks out a metre and more and forbids turns, so an agent may be caught: where the heading that
-    it wants is not to be had, it moves at random every third time.
+    What is carried sticks out a metre and more and forbids turns, so an agent may be caught: where the heading
+    that it wants is not to be had, it moves at random every third time.
     """
     size, agent = radii(state.things), state.agent
     rows = jnp.arange(len(size))

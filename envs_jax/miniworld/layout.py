@@ -2,8 +2,8 @@
 
 * A room is the outline of its floor, convex; its walls are seen from within. One array of walls is both what is
   drawn and what is run into. Walls with low = 0 collide; a lintel (low > 0) does not, as in MiniWorld.
-* An opening joins two rooms. Where they do not touch, a *passage* fills the gap: a room of its own, appended to the
-  list, as low as the opening. Things can start in passages, too, as upstream (miniworld.py, connect_rooms).
+* An opening joins two rooms. Where they do not touch, a *passage* fills the gap: a room of its own, appended to
+  the list, as low as the opening. Things can start in passages, too, as upstream (miniworld.py, connect_rooms).
 * Everything here is NumPy on the host: a layout is a constant of the jitted program.
 """
 

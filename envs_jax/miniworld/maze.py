@@ -71,7 +71,7 @@ class MazePlan:
 
     @cached_property
     def neighbours(self) -> tuple[np.ndarray, np.ndarray]:
-        """(int[RC, 4], int[RC, 4]): the room beyond each of a room's edges, and the pair that both are; -1 = none."""
+        """(int[RC, 4], int[RC, 4]): the room beyond each edge of a room, and the pair that both are; -1 = none."""
         rooms = np.full((self.count, 4), -1, np.int32)
         pairs = np.full((self.count, 4), -1, np.int32)
         number = {(int(a), int(b)): p for p, (a, b, _) in enumerate(self.pairs)}
@@ -161,8 +161,8 @@ class MazePlan:
 
     @cached_property
     def _near(self) -> np.ndarray:
-        """int32[RC, K]: rows of `walls` within NEAR metres of any place in a room or its half of the gaps around; the
-        last is given several times where there are fewer."""
+        """int32[RC, K]: rows of `walls` within NEAR metres of any place in a room or its half of the gaps around;
+        the last is given several times where there are fewer."""
         inner = np.concatenate([rows.reshape(-1, 4) for rows in self._rows])
         both = np.concatenate([inner, self._border]).reshape(-1, 2, 2)
         low, high = self.corners - self.gap / 2, self.corners + self.side + self.gap / 2

@@ -2,10 +2,10 @@
 
 * PickupObjects: 1 for each of five things, which vanish; the episode ends with the last.
 * RoomObjects has no reward, no end and no step limit upstream, and its agent stays as wide as it is made for being
-  placed apart from the things, 1.5 m, so that it can hardly move. Here the episode asks for the box, the ball or the
-  key (`describe` says which) and rewards picking it up like any task solved, within 250 steps, and the agent has its
-  usual width when it moves. With `faithful` it is 1.5 m wide, the reward is 0 and only time ends an episode; the limit
-  stays, as a world must have one, and `success` tells of the thing that was asked for.
+  placed apart from the things, 1.5 m, so that it can hardly move. Here the episode asks for the box, the ball or
+  the key (`describe` says which) and rewards picking it up like any task solved, within 250 steps, and the agent
+  has its usual width when it moves. With `faithful` it is 1.5 m wide, the reward is 0 and only time ends an
+  episode; the limit stays, as a world must have one, and `success` tells of the thing that was asked for.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Where things start: free places drawn at random, in a fixed number of draws.
 
-MiniWorld draws a room with the chance of its area and a point in the room's bounds, widened by the radius of what is
-placed, until the point is inside of the room and free. Under `jax.vmap` every world would wait for the slowest, and a
-place may not exist; so a fixed number of places is drawn at once and the first free one is taken. Its distribution is
-the same, uniform over the free places of each room, as long as one of the draws is free.
+MiniWorld draws a room with the chance of its area and a point in the room's bounds, widened by the radius of what
+is placed, until the point is inside of the room and free. Under `jax.vmap` every world would wait for the slowest,
+and a place may not exist; so a fixed number of places is drawn at once and the first free one is taken. Its
+distribution is the same, uniform over the free places of each room, as long as one of the draws is free.
 
-* Draws that can not be accepted are left out beforehand: what lies outside of the room, or nearer than the radius to a
-  side that is one whole wall. A room's chance is lowered by the same share, so that nothing else changes.
+* Draws that can not be accepted are left out beforehand: what lies outside of the room, or nearer than the radius
+  to a side that is one whole wall. A room's chance is lowered by the same share, so that nothing else changes.
 * Where a draw is free with probability p, all fail with probability (1 - p) ** 32. Measured over the tasks p is at
-  least 0.5 (a maze), so that is under 3e-10; a YMaze's arms lie askew in their bounds, p is at least 0.13 and 160 draws
-  are made. Should all fail, the draw that overlaps least among those inside is taken: placing is total.
+  least 0.5 (a maze), so that is under 3e-10; a YMaze's arms lie askew in their bounds, p is at least 0.13 and 160
+  draws are made. Should all fail, the draw that overlaps least among those inside is taken: placing is total.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def regions(plan: FixedPlan | MazePlan, wheres: tuple[Where, ...], radius: float
                 continue
             inside = np.array(room.bounds)
             limits = np.array([where.x, where.z], object).T  # [low or high, axis]
-            wide = np.where(np.equal(limits, None), inside, limits).astype(float) + [[-radius], [radius]]
+            wide = np.where(np.equal(limits, None), inside, limits).astype(float)
+            wide += np.array([[-radius], [radius]])
             if isinstance(plan, FixedPlan) and room.rectangular:
                 closed_low, closed_high = plan.closed_sides(index)
                 inside = inside + radius * np.array([closed_low, -1.0 * closed_high])

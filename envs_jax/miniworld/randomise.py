@@ -4,8 +4,8 @@
   them: MiniWorld lists it and never uses it.
 * `forward_step`, `forward_drift` and `turn_step` are drawn anew in every step, all others once an episode.
 * `obj_color_bias` is added to the colour of each box, one draw a box, and to nothing else, as upstream.
-* The tasks that set their own step and turn (the Fast ones, Sign) have no range for these upstream, nor for anything
-  else; here `True` leaves their motion fixed and varies their looks.
+* The tasks that set their own step and turn (the Fast ones, Sign) have no range for these upstream, nor for
+  anything else; here `True` leaves their motion fixed and varies their looks.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def ranges(randomise: Any, own_motion: bool = False) -> Ranges:
         chosen = {name: None for name in randomise if not isinstance(name, tuple)} | dict(pairs)
     else:
         raise ValueError(
-            f"randomise is {randomise!r}; accepted: True, False, parameter names, or a mapping of names to (low, high)"
+            f"randomise is {randomise!r}; accepted: True, False, parameter names, "
+            "or a mapping of names to (low, high)"
         )
     result = []
     for name, given in chosen.items():

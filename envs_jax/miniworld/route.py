@@ -60,7 +60,7 @@ def _upright(xz: Float[Array, "2"]) -> Float[Array, "3"]:
 
 @lru_cache(maxsize=64)
 def _edges(plan: FixedPlan) -> tuple[np.ndarray, np.ndarray]:
-    """First corners and inward normals of every room's edges, [rooms, 4, 2]; a triangle's last edge is given twice."""
+    """First corners and inward normals of every room's edges, [rooms, 4, 2]; a triangle's last edge twice."""
     firsts, normals = [], []
     for room in plan.all_rooms:
         corners = np.array(room.outline)
@@ -74,8 +74,8 @@ def _edges(plan: FixedPlan) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=64)
 def _doors(plan: FixedPlan) -> tuple[np.ndarray, ...]:
-    """Middles [D, 2], metres between them [D, D], the doorway that follows on the shortest way [D, D], normals from
-    the first room to the second [D, 2], and at[D, rooms], whether a doorway is one of a room."""
+    """Middles [D, 2], metres between them [D, D], the doorway that follows on the shortest way [D, D], normals
+    from the first room to the second [D, 2], and at[D, rooms], whether a doorway is one of a room."""
     lines, a, b = plan.doorways
     middle = lines.mean(axis=1)
     centres = np.array([np.mean(room.outline, axis=0) for room in plan.all_rooms])

@@ -1,13 +1,13 @@
 """Sign: a sign on a wall names a colour, the episode asks for a box or a key; go to that one of six things.
 
-+1 for being near the right thing and -1 for any other, which ends the episode (Liu et al., arXiv 2008.02790). Where
-upstream has a fault, `faithful=True` keeps it:
++1 for being near the right thing and -1 for any other, which ends the episode (Liu et al., arXiv 2008.02790).
+Where upstream has a fault, `faithful=True` keeps it:
 
-* Upstream fixes the sign and the goal at construction, blue and box unless told otherwise, so that nothing needs to be
-  read. Here both are drawn in every episode unless `colour` and `goal` are given; with `faithful` they are blue and box
-  unless given.
-* The action that ends the episode has the number of "move back" and upstream does that, too, before it ends. Here it
-  only ends.
+* Upstream fixes the sign and the goal at construction, blue and box unless told otherwise, so that nothing needs
+  to be read. Here both are drawn in every episode unless `colour` and `goal` are given; with `faithful` they are
+  blue and box unless given.
+* The action that ends the episode has the number of "move back" and upstream does that, too, before it ends. Here
+  it only ends.
 
 The sign's colours go blue, red, green by number (upstream's docstring swaps the last two; its code does not).
 """

@@ -18,6 +18,8 @@ from envs_jax.miniworld.maze import MazePlan
 from envs_jax.miniworld.placement import Where
 from envs_jax.world import Step
 
+_ANYWHERE = Where()
+
 
 @dataclass(frozen=True)
 class Thing:
@@ -90,7 +92,7 @@ class Rule(Protocol):
         """What the rule keeps from step to step, of a fresh episode (its own memory None); None if nothing."""
 
     def judge(self, world: Any, before: Any, action: Int[Array, ""], after: Any) -> tuple[Any, Step]:
-        """The state and the Step, from the states before an action and after its motion; `after.steps` counts it."""
+        """The state and the Step, from the states before an action and after its motion, which is counted."""
 
     def expert(self, world: Any, state: Any, key: PRNGKeyArray) -> Int[Array, ""]:
         """An action id."""
@@ -126,7 +128,7 @@ class Task:
     rule: Rule
     max_steps: int
     things: tuple[Thing, ...]
-    agent: Where = Where()
+    agent: Where = _ANYWHERE
     actions: tuple[str, ...] = dynamics.ACTIONS[:3]
     forward_step: float = dynamics.FORWARD_STEP
     turn_degrees: float = dynamics.TURN_DEGREES

@@ -133,8 +133,8 @@ def patches(plan: FixedPlan) -> Patches:
 
 
 def _groups(task: Task, things: Entities, look: Look | None) -> list[tuple[list[int], shapes.Shapes]]:
-    """Everything drawn, kind by kind: (rows of the things, their primitives). A row that may be of several kinds is in
-    the groups of all of them and exists in one."""
+    """Everything drawn, kind by kind: (rows of the things, their primitives). A row that may be of several kinds
+    is in the groups of all of them and exists in one."""
     colour = jnp.array(list(COLOURS.values()), jnp.float32)[things.colour]
     groups = []
     for number, kind in enumerate(KINDS):

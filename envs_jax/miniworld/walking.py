@@ -3,13 +3,13 @@
 Hallway, OneRoom, TMaze, YMaze, Maze, FourRooms, WallGap, Sidewalk and ThreeRooms, sizes and chances as in
 miniworld/envs. Where the original has a fault, `faithful=True` keeps it:
 
-* Sidewalk: a step into the street ends the episode without reward, but upstream still adds the reward where the box
-  is near in that step. Here the street comes first.
-* ThreeRooms has no reward and no end but its step limit. Here it asks for the red box and rewards it like the other
-  tasks. With `faithful` the reward is 0 and only time ends an episode; `success` still tells of the red box.
+* Sidewalk: a step into the street ends the episode without reward, but upstream still adds the reward where the
+  box is near in that step. Here the street comes first.
+* ThreeRooms has no reward and no end but its step limit. Here it asks for the red box and rewards it like the
+  other tasks. With `faithful` the reward is 0 and only time ends an episode; `success` still tells of the red box.
 
-TMazeLeft and the other three with a given goal: upstream widens also a given place by the box's radius, so the box is
-anywhere within 0.57 m of it along x and z. So it is here.
+TMazeLeft and the other three with a given goal: upstream widens also a given place by the box's radius, so the box
+is anywhere within 0.57 m of it along x and z. So it is here.
 """
 
 from __future__ import annotations

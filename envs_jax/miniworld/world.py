@@ -1,12 +1,12 @@
 """MiniWorld's engine: one class that makes a world of any task, its state, and what the rules of tasks need.
 
 * Things are placed one after another, each free of those before it, the agent last, as upstream.
-* In the last step an episode may end both ways, terminated and truncated, as upstream, where the base class sets the
-  reward to 0 in the last step and a task that is solved in it adds its own afterwards.
-* `near` reaches as far as the longest step that MiniWorld could take, with domain randomisation or without: what is
-  solved, and from how far, is the original's in every task.
-* Differs from upstream: a yaw is kept in [-pi, pi]; an invalid action moves nothing and is counted as a step; textures
-  are this project's own and have no variants to draw from.
+* In the last step an episode may end both ways, terminated and truncated, as upstream, where the base class sets
+  the reward to 0 in the last step and a task that is solved in it adds its own afterwards.
+* `near` reaches as far as the longest step that MiniWorld could take, with domain randomisation or without: what
+  is solved, and from how far, is the original's in every task.
+* Differs from upstream: a yaw is kept in [-pi, pi]; an invalid action moves nothing and is counted as a step;
+  textures are this project's own and have no variants to draw from.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Every task against the original MiniWorld, step by step, wall by wall, and in distribution.
 
-* Replay: the original plays episodes, with and without domain randomisation; its layout and pose are copied into our
-  state and the same actions with the same step lengths are played by ours, in one scan over all episodes of a task.
-* Half of the episodes start near what the task is about and are steered there, so that they reach collisions, pickups,
-  drops, rewards and ends; a third start shortly before their step limit.
+* Replay: the original plays episodes, with and without domain randomisation; its layout and pose are copied into
+  our state and the same actions with the same step lengths are played by ours, in one scan over a task's episodes.
+* Half of the episodes start near what the task is about and are steered there, so that they reach collisions,
+  pickups, drops, rewards and ends; a third start shortly before their step limit.
 * Ours computes in float32, theirs in float64. Where the original decided by less than EDGE metres ours may decide
   otherwise: such a step is not compared. After it, and every RESYNC steps, the original's state is copied again.
 """
@@ -21,7 +21,7 @@ from scipy import stats
 import envs_jax
 from envs_jax.miniworld import randomise
 from envs_jax.miniworld.dynamics import Agent, Motion
-from envs_jax.miniworld.entities import COLOUR_NAMES, KINDS, Entities
+from envs_jax.miniworld.entities import COLOUR_NAMES, KINDS, Entities, movable, radii
 from envs_jax.miniworld.maze import MazePlan
 from envs_jax.miniworld.sign import Errand
 from envs_jax.miniworld.world import State
@@ -72,7 +72,7 @@ def rows_of(walls):
 
 
 def test_walls_lintels_and_what_is_on_them_are_the_originals(pair):
-    name, world, env = pair
+    _, world, env = pair
     plan = world.task.plan
     for seed in range(3):
         env.reset(seed=seed)
@@ -113,8 +113,6 @@ def test_actions_limits_and_things_are_the_originals(pair, original):
         assert any(kind == k and low - 1e-6 <= theirs.height <= high + 1e-6 for k, low, high in ours.kinds)
         assert getattr(theirs, "color", ours.colours[0]) in ours.colours
     got = entities_of(original, things, things)
-    from envs_jax.miniworld.entities import movable, radii
-
     np.testing.assert_allclose(radii(got), [e.radius for e in things], rtol=1e-6)
     np.testing.assert_array_equal(movable(got), [not e.is_static for e in things])
 
@@ -357,7 +355,7 @@ _SAME_STARTS = {"one_room_s6_fast", "maze_s3_fast", "t_maze_right", "y_maze_righ
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in _SAME_STARTS])
 def test_starts_are_distributed_as_the_originals(name, original):
-    """x, z and yaw of the agent and of what the task is about, by Kolmogorov and Smirnov; kinds by their shares."""
+    """x, z and yaw of the agent and of what the task is about, by Kolmogorov and Smirnov; kinds by shares."""
     count = 60 if name == "maze" else 160
     env, world = original.make(name), envs_jax.make(f"miniworld/{name}", faithful=True)
     row = {"sidewalk": 6, "put_next": COLOUR_NAMES.index("red")}.get(name, 0)
