@@ -32,3 +32,15 @@ def check_turn(value: Any) -> None:
     check_number("turn_degrees", value, 1, 90, "degrees")
     if abs(360 / value - round(360 / value)) > 1e-9:
         raise ValueError(f"turn_degrees is {value!r}; accepted: a divisor of 360, so that headings repeat")
+
+
+def check_bool(field: str, value: Any) -> None:
+    """Raises ValueError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{field} is {value!r}; accepted: True or False")
+
+
+def check_choice(field: str, value: Any, accepted: tuple[str, ...]) -> None:
+    """Raises ValueError unless `value` is None or one of the accepted."""
+    if value is not None and value not in accepted:
+        raise ValueError(f"{field} is {value!r}; accepted: {', '.join(accepted)}, or None for any of them")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from envs_jax.miniworld import dynamics, entities, layout
 from envs_jax.render.scene import no_walls
 
-ROOM = layout.walls_around(layout.rectangle((0.0, 0.0), (6.0, 6.0)), 0)
+ROOM = layout.FixedPlan((layout.Room(layout.rectangle((0.0, 0.0), (6.0, 6.0))),)).walls_array
 NOTHING = entities.boxes(())
 clearance = jax.jit(dynamics.clearance)
 act = jax.jit(dynamics.act)
@@ -54,7 +54,7 @@ def test_wrap_keeps_the_direction(angle):
 def test_clearance_is_the_distance_to_the_nearest_point_of_any_segment_or_circle(seed):
     random = np.random.default_rng(seed)
     corners = random.uniform(0, 6, (5, 2)).astype(np.float32)
-    walls = layout.walls_around(tuple(map(tuple, corners.tolist())), 0)
+    walls = layout.room_walls(layout.Room(tuple(map(tuple, corners.tolist()))), [[]] * 5, 0)
     low = jnp.array([0.0, 0.0, 2.2, 0.0, 0.0])  # a lintel
     exists = jnp.array([True, True, True, False, True])
     walls = walls.replace(low=low, exists=exists)
@@ -106,10 +106,11 @@ def test_only_the_end_of_a_move_is_tested():
 
 def test_actions():
     start, turn = agent(3, 3, 0.1), math.radians(15)
-    run = lambda action: act(start, jnp.int32(action), 0.15, turn, ROOM, NOTHING)  # noqa: E731
+    run = lambda action: act(start, jnp.int32(action), dynamics.Motion(0.15, 0.0, turn), ROOM, NOTHING)  # noqa: E731
     assert float(run(0).yaw) == pytest.approx(0.1 + turn) and float(run(1).yaw) == pytest.approx(0.1 - turn)
     np.testing.assert_allclose(run(2).position, [3 + 0.15 * math.cos(0.1), 0, 3 - 0.15 * math.sin(0.1)], rtol=1e-6)
-    for action in (-1, 3, 7, 2**31 - 1, -(2**31)):
+    np.testing.assert_allclose(run(3).position, [3 - 0.15 * math.cos(0.1), 0, 3 + 0.15 * math.sin(0.1)], rtol=1e-6)
+    for action in (-1, 4, 7, 2**31 - 1, -(2**31)):
         for one, two in zip(jax.tree.leaves(run(action)), jax.tree.leaves(start), strict=True):
             np.testing.assert_array_equal(one, two)
 

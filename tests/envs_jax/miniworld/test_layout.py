@@ -13,7 +13,7 @@ from envs_jax.render.scene import Scene, miniworld_light, no_boxes, no_patches
 
 
 def test_rectangle_starts_with_the_east_wall():
-    walls = layout.walls_around(layout.rectangle((-1.0, 2.0), (3.0, 5.0)), texture=2)
+    walls = layout.FixedPlan((layout.Room(layout.rectangle((-1.0, 2.0), (3.0, 5.0))),)).walls_array
     np.testing.assert_array_equal(walls.start, [[3, 5], [3, 2], [-1, 2], [-1, 5]])
     np.testing.assert_array_equal(walls.end, [[3, 2], [-1, 2], [-1, 5], [3, 5]])
     np.testing.assert_array_equal(walls.low, np.zeros(4))
@@ -24,7 +24,7 @@ def test_a_room_is_closed_and_seen_from_within():
     """Looking anywhere from anywhere inside, also in a triangle, no sky and no surface outside is seen."""
     triangle = ((-1.15, -2.0), (-1.15, 2.0), (2.31, 0.0))  # the hub of MiniWorld's YMaze
     for outline in (layout.rectangle((0.0, 0.0), (6.0, 6.0)), triangle):
-        walls = layout.walls_around(outline, 0)
+        walls = layout.FixedPlan((layout.Room(outline),)).walls_array
         scene = Scene(
             walls=walls,
             patches=no_patches(),

@@ -82,7 +82,7 @@ def test_step_is_miniworlds(name):
     start = states(world, count)
     # Half of the agents stand before the box and face it.
     angle = jnp.asarray(random.uniform(-3, 3, count), jnp.float32)
-    beside = start.boxes.position[:, 0] - random.uniform(1.1, 2.0, (count, 1)) * dynamics.direction(angle)
+    beside = start.things.position[:, 0] - random.uniform(1.1, 2.0, (count, 1)) * dynamics.direction(angle)
     inside = jnp.clip(beside, 0.41, rules[0] - 0.41).at[:, 1].set(0.0)
     facing = jnp.arange(count) % 2 == 0
     start = start.replace(
@@ -99,7 +99,7 @@ def test_step_is_miniworlds(name):
     for t in range(length):
         for b in range(count):
             position = tuple(map(float, before.agent.position[t, b, ::2]))
-            box = tuple(map(float, before.boxes.position[t, b, 0, ::2]))
+            box = tuple(map(float, before.things.position[t, b, 0, ::2]))
             want = slow_step(
                 rules, position, float(before.agent.yaw[t, b]), box, before.steps[t, b], actions[t, b]
             )
@@ -117,14 +117,14 @@ def test_step_is_miniworlds(name):
             seen["both"] += near and truncated
     assert min(seen.values()) > 5, seen
     for field in ("position", "yaw", "size", "colour", "exists"):  # the box stays as it is
-        np.testing.assert_array_equal(getattr(after.boxes, field), getattr(before.boxes, field))
+        np.testing.assert_array_equal(getattr(after.things, field), getattr(before.things, field))
     np.testing.assert_array_equal(after.key, before.key)
 
 
 def test_success_in_the_last_step_is_rewarded_and_ends_both_ways():
     world = envs_jax.make("miniworld/one_room_s6")
     state = state_of(world)
-    beside = state.boxes.position[0] + jnp.array([0.9 + 0.1, 0.0, 0.0])
+    beside = state.things.position[0] + jnp.array([0.9 + 0.1, 0.0, 0.0])
     state = state.replace(steps=jnp.int32(99), agent=state.agent.replace(position=beside))
     _, step = jax.jit(world.step)(state, jnp.int32(envs_jax.INVALID))
     assert bool(step.terminated) and bool(step.truncated) and bool(step.success)
@@ -138,7 +138,7 @@ def test_success_in_the_last_step_is_rewarded_and_ends_both_ways():
 def test_resets_are_those_of_rejection_sampling(name):
     world, size = envs_jax.make(name), WORLDS[name][0]
     reset = numpy(states(world, 2000))
-    agent, box = reset.agent.position[:, ::2], reset.boxes.position[:, 0, ::2]
+    agent, box = reset.agent.position[:, ::2], reset.things.position[:, 0, ::2]
     assert agent.min() >= 0.4 and agent.max() <= size - 0.4
     assert box.min() >= BOX_RADIUS - 1e-6 and box.max() <= size - BOX_RADIUS + 1e-6
     distance = np.linalg.norm(agent - box, axis=-1)
@@ -156,9 +156,9 @@ def test_resets_are_those_of_rejection_sampling(name):
         (distance, np.linalg.norm(agents - boxes, axis=-1)),
     ):
         assert stats.ks_2samp(ours, theirs).pvalue > 1e-3
-    for yaw in (reset.agent.yaw, reset.boxes.yaw[:, 0]):
+    for yaw in (reset.agent.yaw, reset.things.yaw[:, 0]):
         assert stats.kstest(yaw, stats.uniform(-math.pi, 2 * math.pi).cdf).pvalue > 1e-3
-    numbers = np.column_stack([agent, box, reset.agent.yaw, reset.boxes.yaw[:, 0]])
+    numbers = np.column_stack([agent, box, reset.agent.yaw, reset.things.yaw[:, 0]])
     assert np.abs(np.corrcoef(numbers, rowvar=False) - np.eye(6)).max() < 0.15  # drawn with keys of their own
     assert len(np.unique(numbers, axis=0)) == len(numbers) and len(np.unique(reset.key, axis=0)) == len(numbers)
 
@@ -182,7 +182,7 @@ def looks():
     pictures = np.asarray(jax.jit(jax.vmap(world.render))(reset))
     ids = np.asarray(jax.jit(jax.vmap(world.explain))(reset))
     thoughts = [" ".join(world.phrases[i] for i in row if i >= 0) for row in ids]
-    angles = jax.vmap(lambda s: dynamics.bearing(s.agent, s.boxes.position[0]))(reset)
+    angles = jax.vmap(lambda s: dynamics.bearing(s.agent, s.things.position[0]))(reset)
     return numpy(reset), pictures, np.array(thoughts), np.degrees(angles)
 
 
@@ -216,7 +216,7 @@ def test_thoughts_claim_what_the_picture_shows(looks):
 
 def test_thoughts_follow_the_angle_and_the_distance(looks):
     reset, _, thoughts, angles = looks
-    distance = np.linalg.norm(reset.agent.position - reset.boxes.position[:, 0], axis=-1)
+    distance = np.linalg.norm(reset.agent.position - reset.things.position[:, 0], axis=-1)
     for thought, angle, metres in zip(thoughts, angles, distance, strict=True):
         if thought == "no box":
             assert abs(angle) > 75.2 / 2 - 1e-3
@@ -237,7 +237,7 @@ def test_pictures_show_the_box_where_it_is(looks):
     """Its pixels grow as it comes nearer (nearer than 2 m its foot is below the picture), the same every time."""
     reset, pictures, _, angles = looks
     assert pictures.shape[1:] == (60, 80, 3) and pictures.dtype == np.uint8
-    distance = np.linalg.norm(reset.agent.position - reset.boxes.position[:, 0], axis=-1)
+    distance = np.linalg.norm(reset.agent.position - reset.things.position[:, 0], axis=-1)
     whole = (np.abs(angles) < 20) & (distance > 2)
     distance = distance[whole]
     pixels = red(pictures)[whole].sum(axis=(1, 2))
@@ -289,8 +289,10 @@ def test_the_expert_always_arrives_by_a_short_way(name, steps):
     swap = (np.arange(count) % 2 == 0) & apart
     flat = lambda xz: np.insert(xz, 1, 0.0, axis=1).astype(np.float32)  # noqa: E731
     agent_at = jnp.where(swap[:, None], flat(agent), start.agent.position)
-    box_at = jnp.where(swap[:, None, None], flat(box)[:, None], start.boxes.position)
-    start = start.replace(agent=start.agent.replace(position=agent_at), boxes=start.boxes.replace(position=box_at))
+    box_at = jnp.where(swap[:, None, None], flat(box)[:, None], start.things.position)
+    start = start.replace(
+        agent=start.agent.replace(position=agent_at), things=start.things.replace(position=box_at)
+    )
     actions, ended, allowed, success = play(world, start)
     assert success.all()
     length = (~ended).sum(axis=0)
@@ -308,7 +310,7 @@ def test_blocked_all_around_the_expert_still_answers():
     state = state_of(world)
     expert, admissible = jax.jit(world.expert), jax.jit(world.admissible)
     stuck = state.replace(agent=state.agent.replace(position=jnp.array([-50.0, 0.0, 0.0])))
-    inside = state.replace(agent=state.agent.replace(position=state.boxes.position[0]))
+    inside = state.replace(agent=state.agent.replace(position=state.things.position[0]))
     for odd in (stuck, inside):
         assert 0 <= int(expert(odd, SEED)) < 3
         assert np.asarray(admissible(odd))[:2].all()
@@ -335,7 +337,8 @@ def test_the_contract(name):
 def test_registered_worlds_are_miniworlds():
     for name, (size, forward, _, degrees, max_steps) in WORLDS.items():
         world = envs_jax.make(name)
-        assert (world.name, world.size, world.forward_step) == (name, size, forward)
+        assert (world.name, world.forward_step) == (name, forward)
+        assert world.task.plan.rooms[0].outline[0] == (size, size)
         assert (world.turn_degrees, world.max_steps, world.image_shape) == (degrees, max_steps, (60, 80, 3))
         assert world.actions == ("turn_left", "turn_right", "move_forward")
     assert hash(envs_jax.make(name)) == hash(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -11,7 +12,8 @@ from scipy import stats
 
 from envs_jax.miniworld import entities, layout, placement
 
-ROOM = layout.walls_around(layout.rectangle((0.0, 0.0), (4.0, 4.0)), 0)
+PLAN = layout.FixedPlan((layout.Room(layout.rectangle((0.0, 0.0), (4.0, 4.0))),))
+ROOM = PLAN.walls_array
 
 
 def box_at(x, z, size):
@@ -19,7 +21,10 @@ def box_at(x, z, size):
 
 
 def places(things, count=3000, yaw=(-math.pi, math.pi), low=(0.4, 0.4), high=(3.6, 3.6)):
-    draw = jax.vmap(lambda key: placement.place(key, low, high, 0.4, ROOM, things, yaw))
+    among = dataclasses.replace(
+        placement.regions(PLAN, (placement.Where(),), 0.4), low=np.array([low]), high=np.array([high])
+    )
+    draw = jax.vmap(lambda key: placement.place(key, among, 0.4, ROOM, things, yaw))
     return map(np.asarray, jax.jit(draw)(jax.random.split(jax.random.key(0), count)))
 
 
