@@ -164,8 +164,9 @@ def parts_of(options: Options) -> Parts:
 
 def _told(world: envs_jax.World, instruction: str) -> envs_jax.World:
     """The same world with other words for its task."""
-    told = copy.copy(world)
-    object.__setattr__(told, "instruction", instruction)  # worlds are frozen; this one is ours alone
+    told = copy.copy(world)  # ours alone, though worlds are frozen
+    kind = type(type(world).__name__, (type(world),), {"instruction": instruction})  # in place of a property, too
+    object.__setattr__(told, "__class__", kind)
     return told
 
 
