@@ -21,7 +21,6 @@ from vldac.policy import Policy, init_params
 from vldac.text.fragments import AnswerWriter
 from vldac.text.tokenizer import (
     BPE_TOKENIZER,
-    BYTE_TOKENIZER,
     IMAGE,
     VIDEO,
     VISION_END,
@@ -188,7 +187,7 @@ def open_model(config: ModelConfig) -> tuple[Path | None, Tokenizer, VLMConfig]:
         model_config = read_config(folder)
         check_weights(folder, model_config)
         return folder, load_tokenizer(folder), model_config
-    tokenizer = load_tokenizer(BYTE_TOKENIZER if config.preset == "nano" else BPE_TOKENIZER)
+    tokenizer = load_tokenizer(BPE_TOKENIZER)
     model_config = SIZES[config.preset](
         vocabulary(tokenizer).size,
         image_token_id=special_id(tokenizer, IMAGE),

@@ -35,8 +35,9 @@ class ModelConfig:
     path: str = ""
     """A checkpoint: a folder as Hugging Face keeps it, or an id on its hub. "" = drawn afresh, see `preset`."""
     preset: Literal["nano", "mini", "qwen2_vl_2b", "qwen2_vl_7b"] = "nano"
-    """Size of a model that is drawn afresh, of the Qwen2-VL architecture: "nano", a million parameters with a
-    byte-level tokenizer; "mini", 32 million with a small BPE; or a published size, to measure speed and memory."""
+    """Size of a model that is drawn afresh, of the Qwen2-VL architecture: "nano", a million parameters;
+    "mini", 32 million; or a published size, to measure speed and memory. Its tokenizer is a small BPE of the worlds'
+    own text."""
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     value_head: tuple[int, ...] = (128, 128)
     """Widths of the critic's hidden layers."""

@@ -23,7 +23,7 @@ def nano() -> RunConfig:
         world="miniworld/one_room_s6_fast",
         iterations=30,
         model=ModelConfig(preset="nano"),
-        policy=PolicyConfig(history=1, max_tokens=30),  # "box ahead near" and "move_forward" just fit
+        policy=PolicyConfig(history=1, max_tokens=12),  # "box far left" and "move_forward" are 10, and an end
         imitation=ImitationConfig(steps=500, worlds=32, window=1, learning_rate=2e-3, expert_fraction=0.4),
         rollout=RolloutConfig(worlds=32, steps=8),
         algorithm=VLDACConfig(),

@@ -281,7 +281,7 @@ def test_scanned_and_unrolled_layers_give_the_same(tied, sequence, monkeypatch, 
         def loss(params):
             model = nnx.merge(tied.graphdef, params)
             inputs = Inputs(model.embed(ids), positions, valid)
-            hidden, cache = model.forward(inputs, make_prefix(model, prefix_ids), remat, first)
+            hidden, cache = model.forward(inputs, make_prefix(model, prefix_ids), remat, first=first)
             total = (hidden * weights[first:] * valid[:, first:, None]).sum()
             return total + sum(jnp.sin(x * valid[:, None, :, None]).sum() for x in cache.k + cache.v), hidden
 

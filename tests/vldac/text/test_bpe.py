@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import envs_jax
-from vldac.text.bpe import corpus, train_tokenizer
+from vldac.text.bpe import FRAME, corpus, train_tokenizer
 from vldac.text.grammar import ActionGrammar
 from vldac.text.tokenizer import BPE_TOKENIZER, decode_answer, encode, load_tokenizer, special_id, vocabulary
 
@@ -25,8 +25,13 @@ def test_any_text_is_encoded_without_loss(text):
 
 def test_the_worlds_words_are_whole_tokens():
     pieces = [decode_answer(vocabulary(BUNDLED), [i]) for i in encode(BUNDLED, ANSWER)]
-    assert {" far", " left", "action", "thoughts", "move", "forward"} <= set(pieces)
-    assert len(pieces) < len(ANSWER) / 3
+    assert pieces == [FRAME[0], "box", " far", " left", " near", FRAME[1], "move", "_", "forward", FRAME[2]]
+
+
+def test_the_bundled_one_is_of_the_worlds_that_there_are(tmp_path):
+    train_tokenizer(corpus(map(envs_jax.make, envs_jax.names())), 512, tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / name).read_bytes() == (BPE_TOKENIZER / name).read_bytes()
 
 
 def test_special_tokens_are_qwens_and_are_never_text():
@@ -42,9 +47,9 @@ def test_training_gives_the_same_file_each_time_and_respects_its_size(tmp_path):
     for folder in ("a", "b"):
         train_tokenizer(texts, 300, tmp_path / folder)
     assert (tmp_path / "a/tokenizer.json").read_bytes() == (tmp_path / "b/tokenizer.json").read_bytes()
-    assert len(json.loads((tmp_path / "a/tokenizer.json").read_text())["model"]["vocab"]) == 300
+    assert len(json.loads((tmp_path / "a/tokenizer.json").read_text())["model"]["vocab"]) == 300 - len(FRAME)
     trained = load_tokenizer(tmp_path / "a")
     grammar = ActionGrammar.build(("move_forward", "turn_left"), vocabulary(trained), "grammar")
     assert int(grammar.distance[grammar.start]) < 30
-    with pytest.raises(ValueError, match="vocab_size is 100; accepted: 263 or more"):
+    with pytest.raises(ValueError, match="vocab_size is 100; accepted: 266 or more"):
         train_tokenizer(texts, 100, tmp_path / "c")
