@@ -36,8 +36,7 @@ class ModelConfig:
     """A checkpoint: a folder as Hugging Face keeps it, or an id on its hub. "" = drawn afresh, see `preset`."""
     preset: Literal["nano", "mini", "qwen2_vl_2b", "qwen2_vl_7b"] = "nano"
     """Size of a model that is drawn afresh, of the Qwen2-VL architecture: "nano", a million parameters;
-    "mini", 32 million; or a published size, to measure speed and memory. Its tokenizer is a small BPE of the worlds'
-    own text."""
+    "mini", 32 million; or a published size, to measure speed and memory. The tokenizer is of the worlds' text."""
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     value_head: tuple[int, ...] = (128, 128)
     """Widths of the critic's hidden layers."""

@@ -23,7 +23,7 @@ FRAME = ('{"thoughts": "', '", "action": "', '"}')  # of an answer; text, though
 
 
 def corpus(worlds: Iterable[World]) -> list[str]:
-    """All that is written in these worlds: tasks, phrases (as the first of a thought and behind others), actions."""
+    """All that is written in these worlds: tasks, phrases (first of a thought, and behind others), actions."""
     texts = []
     for world in worlds:
         texts.append(task_text(world.instruction, world.actions))
