@@ -139,6 +139,8 @@ def estimate(
         "visual tokens": visual(part, blocks) if trains_vision(params) else part * visual_bytes,
         "logits": min(4 * 4 * rows * text.vocab_size, 4 * LOGITS_BYTES),
     }
+    if policy.config.unroll:
+        update_part["decoder layers apart"] = layers * width
     return MemoryEstimate(throughout, rollout_part, update_part)
 
 
