@@ -7,9 +7,10 @@ distribution is the same, uniform over the free places of each room, as long as 
 
 * Draws that can not be accepted are left out beforehand: what lies outside of the room, or nearer than the radius
   to a side that is one whole wall. A room's chance is lowered by the same share, so that nothing else changes.
-* Where a draw is free with probability p, all fail with probability (1 - p) ** 32. Measured over the tasks p is at
-  least 0.5 (a maze), so that is under 3e-10; a YMaze's arms lie askew in their bounds, p is at least 0.13 and 160
-  draws are made. Should all fail, the draw that overlaps least among those inside is taken: placing is total.
+* Where a draw is free with probability p, all fail with probability (1 - p) ** 32. Measured over 200 episodes a
+  task, p is 0.55 or more in a maze (8e-12) and 0.75 or more elsewhere, but for the wide agent of RoomObjects: 0.58
+  on average and 0.32 at the least (4e-6). A YMaze's arms lie askew in their bounds: p is 0.17 or more there, of
+  160 draws (1e-13). Should all fail, the draw inside that overlaps least is taken: placing is total.
 """
 
 from __future__ import annotations

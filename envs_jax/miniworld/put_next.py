@@ -1,7 +1,7 @@
 """PutNext: six boxes, one of each colour; the red one is to stand next to the yellow one.
 
 Solved in any step after which nothing is carried and the two are near each other, however that came about: as
-upstream, one episode in fifty starts solved.
+upstream, one episode in a hundred starts solved.
 """
 
 from __future__ import annotations
