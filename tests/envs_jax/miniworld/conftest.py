@@ -6,9 +6,6 @@ Steps and resets are replayed without drawing, which is most of their time; the 
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -41,29 +38,6 @@ CLASSES = {
 }
 _SHAPES = {"Box": "box", "Ball": "ball", "Key": "key", "BigKey": "key"}
 _MESHES = {0.4: "med_kit", 0.25: "duckie", 0.75: "cone", 30: "building"}  # by height
-
-
-@pytest.fixture(scope="session")
-def display():
-    """DISPLAY, of an X server without a screen if there is none yet."""
-    if os.environ.get("DISPLAY"):
-        yield
-        return
-    if shutil.which("Xvfb") is None:
-        pytest.skip("the original MiniWorld opens a window, and Xvfb is not installed (Debian: xvfb)")
-    read, write = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1024x768x24", "-nolisten", "tcp"]
-    server = subprocess.Popen(command, pass_fds=(write,), stderr=subprocess.DEVNULL)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        number = pipe.readline().strip()
-    if not number:
-        pytest.skip("Xvfb does not start here")
-    os.environ["DISPLAY"] = f":{number}"
-    yield
-    del os.environ["DISPLAY"]
-    server.terminate()
-    server.wait()
 
 
 @pytest.fixture(scope="session")
