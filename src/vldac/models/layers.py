@@ -225,7 +225,7 @@ def scan_stack(
     """
     graphdef, params = nnx.split(stacked)
     count = jax.tree.leaves(params)[0].shape[0]
-    unroll |= count <= UNROLLED
+    unroll |= count <= UNROLLED and remat == "none"  # in a loop, recomputing is sure to save memory
     # Outside a loop the compiler would find the first computation again and keep its results.
     options = {"prevent_cse": unroll}
     if remat == "dots":

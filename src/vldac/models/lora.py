@@ -125,7 +125,7 @@ def trains_vision(params: Any) -> bool:
     Args:
       params: a dictionary of states; "adapter", if it is there, is LoRA's.
     """
-    return "adapter" not in params or any(name != "language_model" for name in params["adapter"])
+    return not params or "adapter" not in params or any(name != "language_model" for name in params["adapter"])
 
 
 def split(model: VLM) -> tuple[nnx.GraphDef, Any, Any]:
