@@ -142,8 +142,8 @@ def test_an_update_needs_the_products_that_its_program_has(parts, monkeypatch):
     learner = "adapter" if "adapter" in params else "model"
     sight = None
     if not sizes.in_full:  # frames have been seen in the rollout
-        shape = jax.eval_shape(lambda p: policy.look(policy.prepare(p), observation.frames), params)
-        sight = jnp.zeros(shape.shape, shape.dtype)
+        width = parts.model_config.hidden_size
+        sight = jnp.zeros((lanes, policy.config.history, 1, sizes.visual_tokens, width), policy.dtype)
 
     def gradient(params, observation, tokens, mask):
         def loss(trained):
