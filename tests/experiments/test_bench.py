@@ -140,33 +140,29 @@ def test_an_update_needs_the_products_that_its_program_has(parts, monkeypatch):
     policy, sizes, lanes = parts.setup.policy, work.Sizes.of(parts), 3
     params, observation, tokens, mask = batch(parts, lanes)
     learner = "adapter" if "adapter" in params else "model"
-    sight = None
-    if not sizes.in_full:  # frames have been seen in the rollout
-        width = parts.model_config.hidden_size
-        sight = jnp.zeros((lanes, policy.config.history, 1, sizes.visual_tokens, width), policy.dtype)
 
     def gradient(params, observation, tokens, mask):
         def loss(trained):
-            scores = policy.log_probs({**params, **trained}, observation, tokens, mask, sight=sight)
+            scores = policy.log_probs({**params, **trained}, observation, tokens, mask)
             return scores.log_probs.sum() + scores.value.sum()
 
         return jax.grad(loss)({name: params[name] for name in (learner, "value")})
 
     def scores(params, observation, tokens, mask):
-        return policy.log_probs(
-            {name: params[name] for name in ("model", "value")}, observation, tokens, mask, sight=sight
-        )
+        return policy.log_probs({name: params[name] for name in ("model", "value")}, observation, tokens, mask)
 
     images, length = policy.config.history, policy.config.max_tokens
     prefix, context = len(policy.prompt.prefix), policy.prompt.context_slots
     stages = work.update(sizes, lanes, lanes * length, prefix, context, images, epochs=1, updates=1)
+    if not sizes.in_full:  # no rollout has seen the frames here: reference and update both look at them
+        stages += 2 * work.frames(sizes, lanes * images)
     forward = products(jax.make_jaxpr(scores)(params, observation, tokens, mask).jaxpr)[0]
     both = products(jax.make_jaxpr(gradient)(params, observation, tokens, mask).jaxpr)[0]
-    found = forward + both - 2 * lanes * sizes.critic
-    if sizes.in_full:
-        found -= 2 * pixels(parts, lanes * images)
+    found = forward + both - 2 * pixels(parts, lanes * images) - 2 * lanes * sizes.critic
     attention = sum(stage.flops for stage in stages if "attention" in stage.name)
-    towers = (4 if sizes.in_full else 0) * lanes * images * sizes.tower_pairs
+    towers = (1 + (3 if sizes.in_full else 1)) * lanes * images * sizes.tower_pairs
+    if not sizes.in_full:  # the unembedding's gradient is in the trace, and the compiler drops it
+        found -= 2 * lanes * length * sizes.unembedding
     # Nothing asks for the gradient of pixels, or of what the critic reads; that much less is in the program.
     patches = lanes * images * sizes.patches
     embed = parts.model_config.vision
