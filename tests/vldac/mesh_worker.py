@@ -170,6 +170,8 @@ def shapes(folder):
     tensor.restore(folder / "adapter")
     told["adapter"]["tensor"].append(tensor.step())
     told["adapter"]["parts"] = tensor.parts()
+    from vldac.models import layers as model_layers
+
     model_layers.UNROLLED = 0  # a loop over layers has its sums once: what is counted are decoding's
     told["collectives"] = [collectives((2, 1, 4), layers) for layers in (2, 3)]
     (folder / "shapes.json").write_text(json.dumps(told))
