@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -166,48 +168,32 @@ class Panels:
     exists: Bool[Array, " n"]
 
 
+def _no_rows(kind: Any, **columns: int | type) -> Any:
+    """`kind` of zero rows. Columns: vectors of so many numbers (0 = one number each), ids (int), flags (bool)."""
+
+    def column(what):
+        if isinstance(what, type):
+            return jnp.zeros(0, jnp.int32 if what is int else bool)
+        return jnp.zeros((0, what) if what else 0, jnp.float32)
+
+    return kind(**{name: column(what) for name, what in columns.items()})
+
+
 def no_balls() -> Balls:
     """Balls of zero rows."""
-    vectors, numbers = jnp.zeros((0, 3), jnp.float32), jnp.zeros(0, jnp.float32)
-    return Balls(
-        centre=vectors,
-        radii=vectors,
-        yaw=numbers,
-        colour=vectors,
-        gain=numbers,
-        painted=jnp.zeros(0, bool),
-        exists=jnp.zeros(0, bool),
-    )
+    return _no_rows(Balls, centre=3, radii=3, yaw=0, colour=3, gain=0, painted=bool, exists=bool)
 
 
 def no_cones() -> Cones:
     """Cones of zero rows."""
-    vectors, numbers = jnp.zeros((0, 3), jnp.float32), jnp.zeros(0, jnp.float32)
-    return Cones(
-        base=vectors,
-        low_radius=numbers,
-        high_radius=numbers,
-        height=numbers,
-        colour=vectors,
-        gain=numbers,
-        painted=jnp.zeros(0, bool),
-        exists=jnp.zeros(0, bool),
+    return _no_rows(
+        Cones, base=3, low_radius=0, high_radius=0, height=0, colour=3, gain=0, painted=bool, exists=bool
     )
 
 
 def no_panels() -> Panels:
     """Panels of zero rows."""
-    vectors, numbers = jnp.zeros((0, 3), jnp.float32), jnp.zeros(0, jnp.float32)
-    return Panels(
-        centre=vectors,
-        size=jnp.zeros((0, 2), jnp.float32),
-        yaw=numbers,
-        colour=vectors,
-        texture=jnp.zeros(0, jnp.int32),
-        gain=numbers,
-        painted=jnp.zeros(0, bool),
-        exists=jnp.zeros(0, bool),
-    )
+    return _no_rows(Panels, centre=3, size=2, yaw=0, colour=3, texture=int, gain=0, painted=bool, exists=bool)
 
 
 @struct.dataclass
@@ -269,42 +255,17 @@ class Camera:
 
 def no_walls() -> Walls:
     """Walls of zero rows."""
-    corners, numbers = jnp.zeros((0, 2), jnp.float32), jnp.zeros(0, jnp.float32)
-    return Walls(
-        start=corners,
-        end=corners,
-        low=numbers,
-        high=numbers,
-        offset=numbers,
-        texture=jnp.zeros(0, jnp.int32),
-        exists=jnp.zeros(0, bool),
-    )
+    return _no_rows(Walls, start=2, end=2, low=0, high=0, offset=0, texture=int, exists=bool)
 
 
 def no_patches() -> Patches:
     """Patches of zero rows."""
-    corners = jnp.zeros((0, 2), jnp.float32)
-    return Patches(
-        low=corners,
-        high=corners,
-        height=jnp.zeros(0, jnp.float32),
-        faces_up=jnp.zeros(0, bool),
-        texture=jnp.zeros(0, jnp.int32),
-        exists=jnp.zeros(0, bool),
-    )
+    return _no_rows(Patches, low=2, high=2, height=0, faces_up=bool, texture=int, exists=bool)
 
 
 def no_boxes() -> Boxes:
     """Boxes of zero rows."""
-    vectors = jnp.zeros((0, 3), jnp.float32)
-    return Boxes(
-        centre=vectors,
-        size=vectors,
-        yaw=jnp.zeros(0, jnp.float32),
-        colour=vectors,
-        texture=jnp.zeros(0, jnp.int32),
-        exists=jnp.zeros(0, bool),
-    )
+    return _no_rows(Boxes, centre=3, size=3, yaw=0, colour=3, texture=int, exists=bool)
 
 
 def alike(low: np.ndarray, high: np.ndarray, eye: float) -> tuple[int, ...]:
