@@ -47,7 +47,7 @@ class Card:
 
     Attributes:
       world: as it was made, without options.
-      options: names and defaults.
+      options: names and what they are by default.
       views: uint8[VIEWS, H, W, 3], first observations.
       frames: uint8[F, h, w, 3], of the expert's episode.
       steps: of that episode.
@@ -112,7 +112,8 @@ def look(name: str, key: PRNGKeyArray) -> Card:
     said = np.asarray(world.explain(jax.tree.map(lambda leaf: leaf[0], states)))
     return Card(
         world=world,
-        options=known,
+        # None is said where the task decides: then what it has decided.
+        options={name: getattr(world, name, None) if value is None else value for name, value in known.items()},
         views=np.asarray(views),
         frames=np.asarray(frames)[: len(shown)],
         steps=steps,
