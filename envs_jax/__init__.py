@@ -9,15 +9,19 @@ A world of your own is any object with the attributes and methods of `World`: `c
 """
 
 from envs_jax.check import Report, WorldError, check
-from envs_jax.world import INVALID, State, Step, World, make, names, register
+from envs_jax.world import INVALID, Slot, State, Step, World, make, names, register
 
 # Importing a family registers its worlds.
 import envs_jax.cards  # isort: skip
-import envs_jax.miniworld  # isort: skip  # noqa: F401
+import envs_jax.household  # isort: skip
+import envs_jax.miniworld  # isort: skip
+import envs_jax.physics  # isort: skip
+import envs_jax.shop  # isort: skip  # noqa: F401
 
 __all__ = [
     "INVALID",
     "Report",
+    "Slot",
     "State",
     "Step",
     "World",

@@ -11,11 +11,16 @@ Shaped after brax's environments (one State pytree, reset and step); differs whe
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
@@ -40,12 +45,37 @@ class Step:
     success: Bool[Array, ""]
 
 
+@dataclass(frozen=True)
+class Slot:
+    """What may stand in a place of an action that is not one fixed text, as `{name}` in it.
+
+    Attributes:
+      words: all that may stand there; a word's id is its index. A word may hold spaces ("fridge 1").
+      most: how many words at most, at least one, with single spaces between them.
+    """
+
+    words: tuple[str, ...]
+    most: int = 1
+
+    def __post_init__(self):
+        if not self.words or len(set(self.words)) < len(self.words):
+            raise ValueError(f"words is {self.words!r}; accepted: at least one, and every one once")
+        if self.most < 1:
+            raise ValueError(f"most is {self.most}; accepted: 1 or more")
+
+
 @runtime_checkable
 class World(Protocol):
     """A synthetic world. `envs_jax.check` proves that an implementation keeps this contract.
 
     `reset` and `step` are total: any int32 action on any state gives a valid state and finite numbers. An
     action id outside `range(len(actions))` is an invalid answer: nothing moves, the step is counted.
+
+    A world whose actions are not a handful of fixed texts has one more attribute, `slots`, a mapping from a name
+    to a `Slot`, and actions with places to fill, "take {object} from {receptacle}". An action is then a record,
+    int32[1 + n], n as `slot_places` counts: the action id, then the ids of the words in the order in which they
+    are spoken, -1 in places that this action leaves empty. Such a world also has `sample(state, key)`, an
+    admissible action drawn at random, because a record of random words hardly ever is one.
 
     Attributes:
       name: registered name, "family/task".
@@ -101,6 +131,64 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_BUILDERS))
 
 
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+def slots_of(world: World) -> Mapping[str, Slot]:
+    """What may stand in the places of the world's actions; empty where they are fixed texts."""
+    return getattr(world, "slots", {})
+
+
+def slot_places(world: World) -> int:
+    """n, the words that the world's longest action has: an action is int32[1 + n], or int32[] without slots.
+
+    Worked example: "put {object} in {receptacle}" and "look" with a word in each place -> 2.
+    """
+    slots = slots_of(world)
+    if not slots:
+        return 0
+    return max(sum(slots[name].most for name in _PLACE.findall(action)) for action in world.actions)
+
+
+def action_shape(world: World) -> tuple[int, ...]:
+    """The shape of an action: () of an action id, (1 + n,) of a record."""
+    return (1 + slot_places(world),) if slots_of(world) else ()
+
+
+def random_action(world: World, state: State, key: PRNGKeyArray) -> Int[Array, "..."]:
+    """What someone does who knows nothing: any action with equal chance, or what the world samples."""
+    if slots_of(world):
+        return world.sample(state, key)
+    return jax.random.randint(key, (), 0, len(world.actions), jnp.int32)
+
+
+def spoken(world: World, action: Any) -> str | None:
+    """An action as it is spoken, for people, on the host; None if it is not one.
+
+    Worked example: [1, 4, 0, -1], actions[1] "put {object} in {receptacle}" -> "put mug 1 in fridge 1".
+
+    Args:
+      action: an int, or the numbers of a record.
+    """
+    slots = slots_of(world)
+    number, *words = (int(item) for item in (action if slots else [action]))
+    if not 0 <= number < len(world.actions):
+        return None
+    text, at = "", 0
+    parts = _PLACE.split(world.actions[number]) if slots else [world.actions[number]]
+    for i, part in enumerate(parts):  # fixed text and names of slots in turn
+        if i % 2 == 0:
+            text += part
+            continue
+        slot = slots[part]
+        here = [word for word in words[at : at + slot.most] if word >= 0]
+        if not here or max(here) >= len(slot.words):
+            return None
+        text += " ".join(slot.words[word] for word in here)
+        at += slot.most
+    return text
+
+
 def options(name: str) -> dict[str, Any]:
     """The options that `make(name, **options)` takes, with their defaults (`inspect.Parameter.empty`: none)."""
     known = inspect.signature(_BUILDERS[name]).parameters
@@ -111,20 +199,48 @@ def make(name: str, **options: Any) -> World:
     """Builds a world.
 
     Args:
-      name: one of `names()`.
+      name: one of `names()`, or such a name with options behind a colon, "cards/points24:split=test,target=24", so
+        that a configuration can name a variant; the world then has this whole text as its name.
       **options: the world's own options, for example `image_shape=(60, 80, 3)`.
 
     Raises:
       ValueError: the name is unknown (the nearest names are given), or an option is (the accepted ones are).
     """
-    if name not in _BUILDERS:
-        near = difflib.get_close_matches(name, _BUILDERS, n=3, cutoff=0.4) or list(names())
+    base, _, written = name.partition(":")
+    if base not in _BUILDERS:
+        near = difflib.get_close_matches(base, _BUILDERS, n=3, cutoff=0.4) or list(names())
         raise ValueError(f"unknown world {name!r}; nearest: {', '.join(near)}")
+    if ":" in name:
+        options = _written_options(name, written) | options
     # Asked of the signature: a TypeError out of the builder itself is a fault of the builder, and stays one.
-    signature = inspect.signature(_BUILDERS[name])
+    signature = inspect.signature(_BUILDERS[base])
     try:
         signature.bind(name=name, **options)
     except TypeError as error:
         accepted = ", ".join(option for option in signature.parameters if option != "name") or "none"
         raise ValueError(f"world {name!r}: {error}; accepted options: {accepted}") from error
-    return _BUILDERS[name](name=name, **options)
+    return _BUILDERS[base](name=name, **options)
+
+
+def _written_options(name: str, written: str) -> dict[str, Any]:
+    """Options out of text, "split=test,image_shape=(60, 80, 3)": Python's literals, and bare words as strings.
+
+    The text is read, never evaluated.
+    """
+    try:
+        call = ast.parse(f"_({written})", mode="eval").body
+        if (
+            not isinstance(call, ast.Call)
+            or call.args
+            or not call.keywords
+            or None in {k.arg for k in call.keywords}
+        ):
+            raise ValueError("not options")
+        return {
+            item.arg: item.value.id if isinstance(item.value, ast.Name) else ast.literal_eval(item.value)
+            for item in call.keywords
+        }
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(
+            f"world {name!r}: {written!r} is not options; accepted: option=value, with commas between"
+        ) from error

@@ -3,12 +3,15 @@
 import dataclasses
 import subprocess
 import sys
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 import envs_jax
 from envs_jax import world as registry
 from envs_jax.cards.number_line import NumberLine
+from envs_jax.world import action_shape, spoken
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +102,61 @@ def test_importing_the_package_brings_in_no_other_framework():
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+class _Chores(NumberLine):
+    """A world with slots, as far as the shape of its actions goes."""
+
+    actions = ("look", "put {object} in {receptacle}", "search[{word}]")
+    slots: ClassVar = {
+        "object": envs_jax.Slot(("mug 1", "apple 1")),
+        "receptacle": envs_jax.Slot(("fridge 1", "shelf 1")),
+        "word": envs_jax.Slot(("red", "shirt", "large"), most=3),
+    }
+
+
+def test_an_action_with_slots_is_a_record_as_long_as_the_longest_action():
+    assert action_shape(_Chores()) == (4,)
+    assert action_shape(envs_jax.make("cards/number_line")) == ()
+
+
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        ([0, -1, -1, -1], "look"),
+        ([1, 0, 1, -1], "put mug 1 in shelf 1"),
+        ([2, 2, 1, -1], "search[large shirt]"),
+        ([2, -1, -1, -1], None),
+        ([1, 7, 1, -1], None),
+        ([1, 0, -1, -1], None),
+        ([-1, 0, 1, -1], None),
+        ([9, 0, 1, -1], None),
+    ],
+)
+def test_a_record_is_spoken_as_its_action_with_the_words_in_their_places(record, text):
+    assert spoken(_Chores(), np.array(record)) == text
+
+
+def test_an_action_id_is_spoken_as_its_action():
+    world = envs_jax.make("cards/number_line")
+    assert spoken(world, 1) == "+"
+    assert spoken(world, -1) is None
+
+
+def test_options_can_be_written_behind_the_name():
+    world = envs_jax.make("cards/number_line:max_position=7,image_shape=(60, 80, 3)")
+    assert (world.max_position, world.image_shape) == (7, (60, 80, 3))
+    assert world.name == "cards/number_line:max_position=7,image_shape=(60, 80, 3)"
+
+
+@pytest.mark.parametrize(
+    "options", ["", "7", "max_position", "max_position=", "**{}", "max_position=f(1)", "a=1)+_(b=2"]
+)
+def test_text_that_is_not_options_is_refused_in_one_line(options):
+    with pytest.raises(ValueError, match="is not options; accepted: option=value"):
+        envs_jax.make(f"cards/number_line:{options}")
+
+
+def test_an_unknown_written_option_is_named():
+    with pytest.raises(ValueError, match="accepted options: max_position, image_shape"):
+        envs_jax.make("cards/number_line:speed=3")

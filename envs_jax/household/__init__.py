@@ -1,0 +1,1 @@
+"""Household chores after ALFWorld's text games."""

@@ -1,0 +1,1 @@
+"""Worlds with contact, on brax."""
