@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from vldac.models import decode_kernel
+from vldac.models import decode_kernels
 
 MASKED = -1e30  # finite, so that a row with nothing to attend to gives a finite mean and not NaN
 
@@ -89,7 +89,7 @@ def has_kernel(dtype: DTypeLike, head_dim: int) -> bool:
     """Whether cuDNN's kernel takes such queries here, many of a lane at a time, forward and backward."""
     half = dtype in (jnp.bfloat16, jnp.float16)
     heads_cut = jax.sharding.get_abstract_mesh().shape.get("tensor", 1) > 1
-    return decode_kernel.on_ampere() and half and head_dim % 8 == 0 and head_dim <= 128 and not heads_cut
+    return decode_kernels.on_ampere() and half and head_dim % 8 == 0 and head_dim <= 128 and not heads_cut
 
 
 def _attend_by_kernel(query, key, value, mask, prefix, prefix_mask, scale):

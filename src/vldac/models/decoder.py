@@ -20,7 +20,7 @@ from flax import nnx, struct
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from vldac.mesh import cut_ways
-from vldac.models import decode_kernel
+from vldac.models import decode_kernels
 from vldac.models.attention import attend, causal_mask, within_window
 from vldac.models.config import TextConfig
 from vldac.models.fused import FusedLinear
@@ -91,6 +91,10 @@ class Attention(nnx.Module):
         self.out = FusedLinear([self.o_proj], self.o_proj.dtype)
         del self.q_proj, self.k_proj, self.v_proj, self.o_proj
 
+    def head_norms(self) -> Float[Array, "2 d"] | None:
+        """Weights of the norms of every head's query and key, None = no such norms."""
+        return None if self.q_norm is None else jnp.stack([self.q_norm.weight[...], self.k_norm.weight[...]])
+
     def __call__(
         self,
         x: Float[Array, "b s e"],
@@ -116,10 +120,7 @@ class Attention(nnx.Module):
         key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)  # [B, K, S, D]
         if cache is not None:
             key, value = write_slots(cache[0], key, index), write_slots(cache[1], value, index)
-        if cache is not None and view.prefix_mask is None and decode_kernel.takes(query):
-            out = decode_kernel.decode_attend(query, key, value, view.mask, prefix, self.scale)
-        else:
-            out = attend(query, key, value, asking.mask, prefix, asking.prefix_mask, self.scale)
+        out = attend(query, key, value, asking.mask, prefix, asking.prefix_mask, self.scale)
         out = out.reshape(batch, out.shape[1], -1)
         return self.o_proj(out) if self.fused is None else self.out(out)[0], (key, value)
 
@@ -132,6 +133,7 @@ class MLP(nnx.Module):
             Linear, bias=False, std=config.initializer_range, rngs=rngs, dtype=dtype, param_dtype=param_dtype
         )
         self.activation = config.activation
+        self.units = config.intermediate_size
         self.gate_proj = linear(config.hidden_size, config.intermediate_size)
         self.up_proj = linear(config.hidden_size, config.intermediate_size)
         self.down_proj = linear(config.intermediate_size, config.hidden_size)
@@ -290,8 +292,17 @@ class Decoder(nnx.Module):
             if prefix is not None:
                 view = view.replace(prefix_mask=within_window(at, prefix.positions, local.window))
             views.append(view)
-        x = embedding.astype(self.dtype)[:, None]  # [B, 1, d]
-        keys, values = [], []
+        x = embedding.astype(self.dtype)
+        if self._decodes_by_kernels(views[0]):
+            x, keys, values = self._step_by_kernels(layers, x, views[0], cache, index, prefix)
+        else:
+            x, keys, values = self._step(layers, x, views, cache, index, prefix)
+        return x, KVCache(k=tuple(keys), v=tuple(values), positions=slots_at)
+
+    def _step(self, layers, x, views, cache, index, prefix):
+        """The layers and the last norm: (hidden [B, E], keys, values)."""
+        x, keys, values = x[:, None], [], []
+        local = self.config.local
         for number, params in enumerate(layers.params):
             layer = nnx.merge(layers.graphdef, params)
             shared = None if prefix is None else (prefix.k[number], prefix.v[number])
@@ -299,7 +310,45 @@ class Decoder(nnx.Module):
             x, (k, v) = layer(x, view, shared, (cache.k[number], cache.v[number]), index)
             keys.append(k)
             values.append(v)
-        return self.norm(x)[:, 0], KVCache(k=tuple(keys), v=tuple(values), positions=slots_at)
+        return self.norm(x)[:, 0], keys, values
+
+    def _decodes_by_kernels(self, view: View) -> bool:
+        config = self.config
+        plain = not (config.sandwich_norms or config.unit_offset_norms or config.local)
+        return plain and config.activation == "silu" and decode_kernels.takes(self.dtype, config.head_dim)
+
+    def _step_by_kernels(self, layers, x, view, cache, index, prefix, interpret=False):
+        """As `_step`, see `decode_kernels`."""
+        eps = self.config.rms_norm_eps
+        add_norm = partial(decode_kernels.add_norm, eps=eps, interpret=interpret)
+        cos, sin, seen = view.cos[:, 0], view.sin[:, 0], view.mask[:, 0]
+        stack, keys, values = [nnx.merge(layers.graphdef, params) for params in layers.params], [], []
+        following = [layer.input_layernorm for layer in stack[1:]] + [self.norm]
+        h = stack[0].input_layernorm(x)
+        for number, layer in enumerate(stack):
+            attention, mlp = layer.self_attn, layer.mlp
+            query, key, value = decode_kernels.turn_heads(
+                attention.fused.product(h),
+                _only(attention.fused.bias),
+                _only(attention.fused.lora_B),
+                attention.head_norms(),
+                cos,
+                sin,
+                cache.k[number],
+                cache.v[number],
+                index,
+                eps=eps,
+                interpret=interpret,
+            )
+            shared = None if prefix is None else (prefix.k[number], prefix.v[number])
+            attended = decode_kernels.decode_attend(query, key, value, seen, shared, attention.scale, interpret)
+            y = attention.out.product(attended.reshape(len(x), -1))
+            x, h = add_norm(x, y, _only(attention.out.lora_B), layer.post_attention_layernorm.weight[...])
+            y = decode_kernels.gated(mlp.fused.product(h), _only(mlp.fused.lora_B), mlp.units, interpret)
+            x, h = add_norm(x, mlp.down.product(y), _only(mlp.down.lora_B), following[number].weight[...])
+            keys.append(key)
+            values.append(value)
+        return h, keys, values
 
     def _view(
         self, positions: Int[Array, "b 3 s"], mask: Bool[Array, "b s t"], theta: float, factor: float = 1.0
@@ -307,6 +356,11 @@ class Decoder(nnx.Module):
         config = self.config
         cos, sin = mrope_angles(positions, theta, config.mrope_section, config.mrope_interleaved, factor)
         return View(cos=cos, sin=sin, mask=mask)
+
+
+def _only(param: nnx.Param | None) -> Array | None:
+    """The one device's part of a joined layer's parameter."""
+    return None if param is None else param[0]
 
 
 def norm(config: TextConfig, size: int, param_dtype: DTypeLike) -> RMSNorm:
