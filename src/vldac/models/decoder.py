@@ -319,16 +319,19 @@ class Decoder(nnx.Module):
 
     def _step_by_kernels(self, layers, x, view, cache, index, prefix, interpret=False):
         """As `_step`, see `decode_kernels`."""
-        eps = self.config.rms_norm_eps
-        add_norm = partial(decode_kernels.add_norm, eps=eps, interpret=interpret)
+        config = self.config
+        norm = {"width": config.hidden_size, "eps": config.rms_norm_eps}
+        add_norm = partial(decode_kernels.add_norm, interpret=interpret)
         cos, sin, seen = view.cos[:, 0], view.sin[:, 0], view.mask[:, 0]
         stack, keys, values = [nnx.merge(layers.graphdef, params) for params in layers.params], [], []
         following = [layer.input_layernorm for layer in stack[1:]] + [self.norm]
-        h = stack[0].input_layernorm(x)
+        h = x * stack[0].input_layernorm.weight[...].astype(x.dtype)
+        squares = jnp.square(x.astype(jnp.float32)).sum(axis=1, keepdims=True)
         for number, layer in enumerate(stack):
             attention, mlp = layer.self_attn, layer.mlp
             query, key, value = decode_kernels.turn_heads(
                 attention.fused.product(h),
+                squares,
                 _only(attention.fused.bias),
                 _only(attention.fused.lora_B),
                 attention.head_norms(),
@@ -337,18 +340,22 @@ class Decoder(nnx.Module):
                 cache.k[number],
                 cache.v[number],
                 index,
-                eps=eps,
+                **norm,
                 interpret=interpret,
             )
             shared = None if prefix is None else (prefix.k[number], prefix.v[number])
             attended = decode_kernels.decode_attend(query, key, value, seen, shared, attention.scale, interpret)
             y = attention.out.product(attended.reshape(len(x), -1))
-            x, h = add_norm(x, y, _only(attention.out.lora_B), layer.post_attention_layernorm.weight[...])
-            y = decode_kernels.gated(mlp.fused.product(h), _only(mlp.fused.lora_B), mlp.units, interpret)
-            x, h = add_norm(x, mlp.down.product(y), _only(mlp.down.lora_B), following[number].weight[...])
+            post = layer.post_attention_layernorm.weight[...]
+            x, h, squares = add_norm(x, y, _only(attention.out.lora_B), post)
+            y = mlp.fused.product(h)
+            y = decode_kernels.gated(y, _only(mlp.fused.lora_B), squares, mlp.units, **norm, interpret=interpret)
+            weight = following[number].weight[...]
+            x, h, squares = add_norm(x, mlp.down.product(y), _only(mlp.down.lora_B), weight)
             keys.append(key)
             values.append(value)
-        return h, keys, values
+        h = h.astype(jnp.float32) * decode_kernels.inverse_rms(squares, **norm)[:, None]
+        return h.astype(x.dtype), keys, values
 
     def _view(
         self, positions: Int[Array, "b 3 s"], mask: Bool[Array, "b s t"], theta: float, factor: float = 1.0

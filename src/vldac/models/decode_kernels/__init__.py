@@ -3,7 +3,8 @@
 * In decoding a layer's products run at the device's rate and everything else is small: what it costs is how many
   kernels it is. Each of these does all that lies between two products:
 
-      x, h = add_norm(x, y)             the product before added to the residual, and normalised
+      x, h = add_norm(x, y)             the product before added to the residual, and normalised but for a
+                                        division, which waits until the next product is read
       y = h [W_q; W_k; W_v; A]^T        cuBLAS
       q, cache = turn_heads(y, cache)   bias, adapter, rotary positions, keys and values into the cache
       a = decode_attend(q, cache)       the shared prefix, then each lane's own slots
@@ -15,8 +16,9 @@
 
 * An adapter's low-rank part comes with the layer's own product (`fused`); its B is applied where that is read.
 * Sums are float32 and rounded once, where the ordinary path rounds after each addition.
-* On a CUDA GPU of compute capability 8 or more, in half precision, on one device. Elsewhere, and in families whose
-  layers hold something else between these products, the decoder's ordinary path is taken.
+* On a CUDA GPU of compute capability 8 or more, in bfloat16 (what waits for its division may be large), on one
+  device. Elsewhere, and in families whose layers hold something else between these products, the decoder's
+  ordinary path is taken.
 """
 
 from __future__ import annotations
@@ -28,14 +30,14 @@ from jaxtyping import DTypeLike
 from vldac.models.decode_kernels.attention import decode_attend
 from vldac.models.decode_kernels.gate import gated
 from vldac.models.decode_kernels.heads import turn_heads
-from vldac.models.decode_kernels.norm import add_norm
+from vldac.models.decode_kernels.norm import add_norm, inverse_rms
 
-__all__ = ["add_norm", "decode_attend", "gated", "on_ampere", "takes", "turn_heads"]
+__all__ = ["add_norm", "decode_attend", "gated", "inverse_rms", "on_ampere", "takes", "turn_heads"]
 
 
 def takes(dtype: DTypeLike, head_dim: int) -> bool:
-    """Whether the kernels are for such a decoder here: half precision, usual heads, no mesh to be cut for."""
-    usual = dtype in (jnp.bfloat16, jnp.float16) and head_dim in (64, 128)
+    """Whether the kernels are for such a decoder here: bfloat16, usual heads, no mesh to be cut for."""
+    usual = dtype == jnp.bfloat16 and head_dim in (64, 128)
     return usual and on_ampere() and jax.sharding.get_abstract_mesh().size <= 1
 
 

@@ -10,11 +10,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
+from vldac.models.decode_kernels.norm import load_inverse_rms
+
 _LANES = 16  # rows of a program's product with B, as many as tensor cores want
 
 
 def turn_heads(
     product: Float[Array, "b p"],
+    squares: Float[Array, "b c"],
     bias: Float[Array, " w"] | None,
     lora_B: Float[Array, "r w"] | None,
     norms: Float[Array, "2 d"] | None,
@@ -23,6 +26,7 @@ def turn_heads(
     key: Float[Array, "b k s d"],
     value: Float[Array, "b k s d"],
     index: Int[Array, "..."],
+    width: int,
     eps: float,
     interpret: bool = False,
 ) -> tuple[Float[Array, "k q d"], Float[Array, "b k s d"], Float[Array, "b k s d"]]:
@@ -30,51 +34,58 @@ def turn_heads(
 
     Args:
       product: [q | k | v | the three adapters' low-rank parts], as `fused.FusedLinear.product` gives it.
+      squares: of the norm before the product, see `norm.add_norm`.
       bias: of q, k, v; None = none.
       lora_B: scaled and block-diagonal, [3 ranks, W]; None = no adapters.
       norms: weights of the RMSNorms of every head's query and key; None = no such norms.
       cos, sin: float32, of each lane's position.
       key, value: the cache of this layer; donated.
       index: int32[], the slot to write, or int32[B], each lane's own.
+      width: that the norm before the product is over.
       eps: of the norms.
       interpret: as for `attention.decode_attend`.
 
     Returns:
       (query [K, B * N/K, D], a lane's heads of one key beside each other; key; value).
     """
-    batch, kv_heads, slots, width = key.shape
+    batch, kv_heads, slots, head_dim = key.shape
     columns = product.shape[1] - (0 if lora_B is None else len(lora_B))
-    heads = columns // width - 2 * kv_heads
+    heads = columns // head_dim - 2 * kv_heads
     index = jnp.broadcast_to(index, (batch,)).astype(jnp.int32)
     optional = {"bias": bias, "adapter": lora_B, "norms": norms}
     optional = {name: x for name, x in optional.items() if x is not None}
-    flat = (batch * kv_heads * slots, width)
+    flat = (batch * kv_heads * slots, head_dim)
     outputs = [
-        jax.ShapeDtypeStruct((batch * heads, width), product.dtype),
+        jax.ShapeDtypeStruct((batch * heads, head_dim), product.dtype),
         jax.ShapeDtypeStruct(flat, key.dtype),
         jax.ShapeDtypeStruct(flat, value.dtype),
     ]
     query, key, value = pl.pallas_call(
-        partial(_kernel, heads=heads, kv_heads=kv_heads, slots=slots, eps=eps, names=tuple(optional)),
+        partial(
+            _kernel, heads=heads, kv_heads=kv_heads, slots=slots, hidden=width, eps=eps, names=tuple(optional)
+        ),
         grid=(pl.cdiv(batch, _LANES), heads + 2 * kv_heads),
         out_shape=outputs,
-        input_output_aliases={4: 1, 5: 2},
+        input_output_aliases={5: 1, 6: 2},
         compiler_params=triton.CompilerParams(num_warps=4, num_stages=2),
         interpret=interpret,
         name="decode_turn_heads",
-    )(product, cos, sin, index, key.reshape(flat), value.reshape(flat), *optional.values())
-    shape = (batch, kv_heads, slots, width)
-    return query.reshape(kv_heads, -1, width), key.reshape(shape), value.reshape(shape)
+    )(product, squares, cos, sin, index, key.reshape(flat), value.reshape(flat), *optional.values())
+    shape = (batch, kv_heads, slots, head_dim)
+    return query.reshape(kv_heads, -1, head_dim), key.reshape(shape), value.reshape(shape)
 
 
-def _kernel(product_ref, cos_ref, sin_ref, index_ref, _, __, *refs, heads, kv_heads, slots, eps, names):
-    *optional, query_ref, key_ref, value_ref = refs
+def _kernel(
+    product_ref, squares_ref, cos_ref, sin_ref, index_ref, *refs, heads, kv_heads, slots, hidden, eps, names
+):
+    _, _, *optional, query_ref, key_ref, value_ref = refs  # the cache is written where it is read
     optional = dict(zip(names, optional, strict=True))
     width = query_ref.shape[1]
     half, columns = width // 2, (heads + 2 * kv_heads) * width
     batch, group = cos_ref.shape[0], heads // kv_heads
     lane, head = pl.program_id(0) * _LANES, pl.program_id(1)
     rows, lanes = pl.ds(lane, _LANES), lane + jnp.arange(_LANES)
+    inverse = load_inverse_rms(squares_ref, rows, lanes < batch, hidden, eps)[:, None]
     there = (lanes < batch)[:, None]
     # Worked example, 2 heads of 1 key: head 0 and 1 are of part 0 (q), 2 of part 1 (k), 3 of part 2 (v).
     part = (head >= heads).astype(jnp.int32) + (head >= heads + kv_heads)
@@ -83,13 +94,14 @@ def _kernel(product_ref, cos_ref, sin_ref, index_ref, _, __, *refs, heads, kv_he
         """One half of this head, rounded as what it is about to be."""
         here = pl.ds(head * width + number * half, half)
         y = triton.load(product_ref.at[rows, here], mask=there, other=0.0).astype(jnp.float32)
-        if "bias" in optional:
-            y += optional["bias"][here].astype(jnp.float32)[None, :]
         if "adapter" in optional:
             adapter = optional["adapter"]
             rank = adapter.shape[0] // 3
             low = triton.load(product_ref.at[rows, pl.ds(columns + part * rank, rank)], mask=there, other=0.0)
             y += triton.dot(low, adapter[pl.ds(part * rank, rank), here])
+        y *= inverse
+        if "bias" in optional:
+            y += optional["bias"][here].astype(jnp.float32)[None, :]
         return y.astype(product_ref.dtype).astype(jnp.float32)
 
     first, second = load(0), load(1)
