@@ -2,7 +2,7 @@
 
 * Goods: `words`, `catalogue`. Pages as data: `layout`, `phrases`, `page`; drawn by `picture`, `icons`. Rules:
   `web_shop`, `score`. A scripted buyer: `expert`.
-* `shop/small` is the same shop with 60 products of ten kinds, one attribute asked for and at most one option group.
+* `shop/small` is the same shop with 60 products of ten kinds, one attribute asked for, at most one option group.
 """
 
 from functools import partial

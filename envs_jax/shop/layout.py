@@ -1,7 +1,7 @@
 """Where the elements of each page lie: fixed tables, from which pages are drawn and asked about.
 
-A page is a list of places. What stands in a place depends on the State (`page.elements`); where it lies, of which kind
-it is and in which font it is written do not, so that a program holds for every pixel the number of its element.
+A page is a list of places. What stands in a place depends on the State (`page.elements`); where it lies, of which
+kind it is and in which font it is written do not: a program holds for every pixel the number of its element.
 """
 
 from __future__ import annotations

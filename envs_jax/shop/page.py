@@ -1,4 +1,4 @@
-"""A page as data: its elements with their kinds, boxes and texts. The picture, the text and the links come from it."""
+"""A page as data: its elements with their kinds, boxes and texts. Picture and text are made of it."""
 
 from __future__ import annotations
 
@@ -218,7 +218,9 @@ def _item(page: _Page, goods: Catalogue, state: State) -> None:
     values = item_row(goods, state, goods.values)
     for place in range(MOST_GROUPS):
         there = groups[place] >= 0
-        page.add(book.id(f"{goods.group_names[0]}:") + jnp.maximum(groups[place], 0), shown=there)
+        page.add(
+            book.id(f"{goods.group_names[0]}:") + jnp.maximum(groups[place], 0), state.chosen[place], shown=there
+        )
         for i in range(MOST_VALUES):
             value = values[place, i]
             number = jnp.searchsorted(jnp.asarray(book.values), value).astype(jnp.int32)

@@ -1,9 +1,10 @@
 """Draws a page from its elements.
 
-* Where elements lie is fixed for each page, so a program holds for every pixel the number of the element whose ground
-  and of the one whose text is there (`layout.tables`); drawing is a few gathers per pixel, of any number of elements.
-* Letters are `raster.text`'s, drawn once on the host into a table; a pixel of a line of text is found by the word that
-  its column falls in, then by the column within the word. They look exactly as `raster.text` would write them.
+* Where elements lie is fixed for each page, so a program holds for every pixel the number of the element whose
+  ground is there and of the one whose text is (`layout.tables`); drawing is a few gathers per pixel, however many
+  elements there are.
+* Letters are `raster.text`'s, drawn once on the host into a table; a pixel of a line of text is found by the word
+  that its column falls in, then by the column within the word. They look as `raster.text` would write them.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ def _sheet(size: float, bold: bool, rows: int, width: int) -> np.ndarray:
     """uint8[rows, width], every glyph in a row, black = 255."""
     with jax.ensure_compile_time_eval():  # a table of the host, even where a caller is being traced
         ids = np.arange(len(glyphs.CHARACTERS), dtype=np.int32)
-        return 255 - np.asarray(raster.text(raster.canvas(rows, width), ids, 0, 0, size, bold=bold))[:, :, 0]
+        write = jax.jit(lambda paper, ids: raster.text(paper, ids, 0, 0, size, bold=bold))
+        paper = np.full((rows, width, 3), 255, np.uint8)
+        return 255 - np.asarray(write(paper, ids))[:, :, 0]
 
 
 @cache
@@ -174,8 +177,8 @@ def draw(
 def _columns(table: Letters, ids: Int[Array, " t"], font: Int[Array, ""], width: int) -> Int[Array, " {width}"]:
     """For each pixel column of a line of text one of `Letters.ink`, -1 = none.
 
-    Worked example, phrases of 20 and 30 pixels, a space of 3: columns 0..19 are the first's, 20..22 none, 23..52 the
-    second's.
+    Worked example, phrases of 20 and 30 pixels, a space of 3: columns 0..19 are the first's, 20..22 none, 23..52
+    the second's.
     """
     known = ids >= 0
     row = jnp.maximum(ids, 0)

@@ -8,10 +8,10 @@
   0.1 if less than 0.1 of the nouns is shared; 0 if none is. The last two override: a wrong title is worth 0 even
   where the query is the same.
 
-Where it differs: words are compared as ids, upstream compares texts fuzzily (token_set_ratio > 85) and asks spaCy for
-the nouns of a title; here both are known. Upstream also counts a chosen value that nobody asked for if the product's
-own text holds it, which the catalogue's words rule out. Options of a goal are values; in upstream's synthetic goals
-some versions pass (name, value) pairs, that match nothing.
+Where it differs: words are compared as ids; upstream compares texts fuzzily (token_set_ratio > 85) and asks spaCy
+for the nouns of a title, which are known here. Upstream also counts a chosen value that nobody asked for if the
+product's own text holds it, which the catalogue's words rule out. Options of a goal are values; some versions of
+upstream take (name, value) pairs out of synthetic goals, which match nothing.
 """
 
 from __future__ import annotations

@@ -2,18 +2,19 @@
 
 The task of WebShop (Yao et al., arXiv 2207.01206), rules after web_agent_site/envs/web_agent_text_env.py:
 
-* pages: search -> results (10 a page of the best 50) -> item -> description, features, reviews -> done. A search is
-  taken on any page, not only where a search box is drawn. "back to search" forgets search and options, a new search
-  and "< prev" on an item forget the options, "< prev" on a sub-page leads back to the item.
-* "buy now" ends the episode and is worth `score.score`, 0 to 1; all else is worth 0. A click on what is not on the page
-  does nothing. The picture of an item takes the colour that is chosen.
+* pages: search -> results (10 a page of the best 50) -> item -> description, features, reviews -> done. A search
+  is taken on any page, not only where a search box is drawn. "back to search" forgets search and options, a new
+  search and "< prev" on an item forget the options, "< prev" on a sub-page leads back to the item.
+* "buy now" ends the episode and is worth `score.score`, 0 to 1; all else is worth 0. A click on what is not on the
+  page does nothing. The picture of an item takes the colour that is chosen.
 * goals: `catalogue`; their price: the greater of two different draws from the next four multiples of 10 dollars
   above the product's.
 
 Where it differs: the goods are made up (`words`, `catalogue`); a product is clicked as "item 1" ... "item 10", its
-place on the page, not by its ASIN, because what may be said has to be a fixed list, and a code without meaning would
-add nothing but letters to copy; the buttons that one version of upstream's pages names "< Back to Results" are
-"< prev" everywhere; there is no "attributes" sub-page (upstream's default, too); upstream has no limit on steps.
+place on the page, not by its ASIN, because what may be said has to be a fixed list, and a code without meaning
+would add nothing but letters to copy; the buttons that one version of upstream's pages names "< Back to Results"
+are "< prev" everywhere; there is no "attributes" sub-page (upstream's default, too); once something is bought
+nothing changes, upstream lets one go on; upstream has no limit on steps.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class WebShop:
       attributes: that a goal names at most, 1..3.
       groups: of options that a product has at most, 0..3.
       seed: of the goods, 0 or more; the shop is the same in all episodes.
-      max_steps: of an episode. The longest way of the expert is a search, four further pages, an item, three options
-        and the purchase: 10.
+      max_steps: of an episode. The longest way of the expert is a search, four further pages, an item, three
+        options and the purchase: 10.
       split: goals of which part; "all" draws them as upstream does.
       text: what `describe` gives, all of the page or the task only.
       scale: the picture is 336 * scale pixels high and wide, 1..4.
@@ -85,8 +86,8 @@ class WebShop:
 
     actions = ("search[{word}]", "click[{link}]")
     instruction = (
-        "Buy what the page asks for at the top: find a product that fits, click every option asked for, then buy now."
-        " Search with up to six words, or click what the page shows, such as item 1, next > or an option."
+        "Buy what the page asks for at the top: find a product that fits, click every option asked for, then buy"
+        " now. Search with up to six words, or click what the page shows, such as item 1, next > or an option."
     )
 
     def __post_init__(self):
@@ -177,8 +178,8 @@ class WebShop:
 
         Args:
           state: of the episode.
-          action: int32[7], template, then words or a link. A search with an id outside the vocabulary other than -1
-            is no action; places after a link are not looked at.
+          action: int32[7], template, then words or a link. A search with an id outside the vocabulary other than
+            -1 is no action; places after a link are not looked at.
         """
         going = state.page != layout.DONE
         link = jnp.clip(action[1], 0, len(self.book.links) - 1)

@@ -1,9 +1,8 @@
 """What the shop's catalogue is made of: kinds of goods, what is said of them, and what may be chosen.
 
-Plain English words, written for this project; no brands, nothing taken from WebShop's scraped products. A word is one
-token of the search engine, so none holds a space. Words of different use never coincide unless they are meant to
-(`disjoint` in the tests): an option's value is then never found in a product's own text, and one click on a value
-names one option.
+Plain English words, written for this project; no brands, nothing taken from WebShop's scraped products. A word is
+one token of the search engine, so none holds a space. A value belongs to one option group and stands in no text of
+a product: a click on it names one option, and a purchase is never credited with what nobody asked for.
 """
 
 from __future__ import annotations
