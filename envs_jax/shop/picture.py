@@ -81,13 +81,13 @@ class Letters:
         return cls(ink, column, width, space)
 
 
-def advance(size: float) -> np.ndarray:
+def advance(size: int) -> np.ndarray:
     """int32[glyphs], pixels from one glyph to the next as `raster.text` sets them."""
     unit = max(1, round(4 * size / glyphs.UNITS)) / 4
     return np.floor(glyphs.atlas().advance * unit + 0.5).astype(np.int32)
 
 
-def _sheet(size: float, bold: bool, rows: int, width: int) -> np.ndarray:
+def _sheet(size: int, bold: bool, rows: int, width: int) -> np.ndarray:
     """uint8[rows, width], every glyph in a row, black = 255."""
     with jax.ensure_compile_time_eval():  # a table of the host, even where a caller is being traced
         ids = np.arange(len(glyphs.CHARACTERS), dtype=np.int32)
