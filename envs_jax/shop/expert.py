@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Int
 
 from envs_jax.shop import layout
 from envs_jax.shop.catalogue import QUERY, SHOWN, Catalogue, goal_words
-from envs_jax.shop.page import item_row
+from envs_jax.shop.page import item_row, line
 from envs_jax.shop.phrases import BUY_NOW, FIRST_ITEM, FIRST_VALUE, NEXT, PREV, Book
 from envs_jax.shop.score import score, wanted
 from envs_jax.shop.state import State
@@ -102,8 +102,7 @@ def thoughts(goods: Catalogue, book: Book, state: State) -> Int[Array, " 6"]:
     sight = _look(goods, state)
 
     def say(*parts):
-        ids = [jnp.full(1, book.id(part)) if isinstance(part, str) else jnp.ravel(part) for part in parts]
-        return jnp.concatenate([*ids, jnp.full(6, -1)])[:6].astype(jnp.int32)
+        return line(book, *parts)[:6]
 
     asked = jnp.asarray(goods.asked)[state.goal].astype(jnp.int32)
     nouns = jnp.asarray(goods.nouns)[state.goal, :2].astype(jnp.int32)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Int
 
@@ -42,32 +44,42 @@ class Elements:
 
 
 class _Page:
-    """A page being written, element by element, in the order of `layout.PLACES`."""
+    """A page being written, in the order of `layout.PLACES`."""
 
     def __init__(self, book: Book):
         self.book = book
-        self.rows: list[tuple] = []
+        self.blocks: list[tuple] = []
 
-    def add(self, *text, link=-1, shown=True, chosen=False, product=-1, tint=-1) -> None:
+    def add(self, *text, **about) -> None:
         """One element; its text is phrases, phrase ids and arrays of phrase ids."""
-        ids = [jnp.full(1, self.book.id(part)) if isinstance(part, str) else jnp.ravel(part) for part in text]
-        line = jnp.concatenate([*ids, jnp.full(WORDS, -1)]).astype(jnp.int32)
-        if line.shape[0] > 2 * WORDS:
-            raise ValueError(f"an element's text has {line.shape[0] - WORDS} phrases; accepted: at most {WORDS}")
-        self.rows.append((line[:WORDS], link, shown, chosen, product, tint))
+        self.block(line(self.book, *text)[None], **about)
+
+    def block(self, text, link=-1, shown=True, chosen=False, product=-1, tint=-1) -> None:
+        """Elements at once: text int32[..., 8], all else of the same leading axes or for all of them."""
+        lead = text.shape[:-1]
+        types = (jnp.int32, bool, bool, jnp.int32, jnp.int32)
+        rest = [
+            jnp.broadcast_to(jnp.asarray(item, kind), lead).reshape(-1)
+            for item, kind in zip((link, shown, chosen, product, tint), types, strict=True)
+        ]
+        self.blocks.append((text.reshape(-1, WORDS), *rest))
 
     def close(self, count: int) -> tuple[Array, ...]:
         """Columns, filled up to E elements."""
-        if len(self.rows) != count:
-            raise ValueError(f"a page of {count} places was given {len(self.rows)} elements")
-        blank = (jnp.full(WORDS, -1, jnp.int32), -1, False, False, -1, -1)
-        rows = self.rows + [blank] * (layout.MOST - count)
-        types = (jnp.int32, jnp.int32, bool, bool, jnp.int32, jnp.int32)
-        columns = zip(*rows, strict=True)
-        return tuple(
-            jnp.stack([jnp.asarray(item, kind) for item in column])
-            for column, kind in zip(columns, types, strict=True)
-        )
+        written = sum(len(block[0]) for block in self.blocks)
+        if written != count:
+            raise ValueError(f"a page of {count} places was given {written} elements")
+        self.block(jnp.full((layout.MOST - count, WORDS), -1, jnp.int32), shown=False)
+        return tuple(jnp.concatenate(column) for column in zip(*self.blocks, strict=True))
+
+
+def line(book: Book, *text) -> Int[Array, " 8"]:
+    """Phrases, phrase ids and arrays of phrase ids as the ids of one text, -1 after its end."""
+    ids = [jnp.full(1, book.id(part)) if isinstance(part, str) else jnp.ravel(part) for part in text]
+    whole = jnp.concatenate([*ids, jnp.full(WORDS, -1)]).astype(jnp.int32)
+    if len(whole) > 2 * WORDS:
+        raise ValueError(f"a text has {len(whole) - WORDS} phrases; accepted: at most {WORDS}")
+    return whole[:WORDS]
 
 
 def elements(goods: Catalogue, book: Book, state: State, scale: int) -> Elements:
@@ -130,7 +142,7 @@ def item_row(goods: Catalogue, state: State, table) -> Int[Array, "..."]:
 
 
 def goal_lines(goods: Catalogue, book: Book, state: State) -> tuple[Sequence, Sequence, Sequence]:
-    """The task in three lines, parts as `_Page.add` takes them.
+    """The task in three lines, parts as `line` takes them.
 
     Worked example: "find me: washable cotton tank shirt" / "with color: red size: large" /
     "price lower than 40.00 dollars".
@@ -183,20 +195,34 @@ def _results(page: _Page, goods: Catalogue, state: State) -> None:
     count = (state.results >= 0).sum()
     page.add("next >", link=NEXT, shown=count > (state.shelf + 1) * SHOWN)
     page.add(book.id("page 1 (1-10)") + state.shelf, "of", book.id("0 results") + count)
-    for number in range(SHOWN):
-        product = state.results[state.shelf * SHOWN + number]
-        here, row = product >= 0, jnp.maximum(product, 0)
-        attributes, nouns, uses = _title(goods, book, product)
-        price = book.id("$0.00") + jnp.asarray(goods.price)[row].astype(jnp.int32)
-        page.add(shown=here, link=FIRST_ITEM + number)
-        page.add(shown=here, product=product, tint=_tint(goods, product))
-        page.add(f"item {number + 1}", shown=here, link=FIRST_ITEM + number)
-        page.add(price, shown=here)
-        for line in (attributes, nouns, uses):
-            page.add(line, shown=here)
+    at = state.shelf * SHOWN + jnp.arange(SHOWN)
+    products = jnp.where(at < len(state.results), state.results[at], -1)
+    number = jnp.arange(SHOWN)
+
+    def card(product, number):
+        """Ground, picture, link, price, three lines of title."""
+        price = book.id("$0.00") + jnp.asarray(goods.price)[jnp.maximum(product, 0)].astype(jnp.int32)
+        texts = (
+            (),
+            (),
+            (book.id("item 1") + number,),
+            (price,),
+            *((part,) for part in _title(goods, book, product)),
+        )
+        return jnp.stack([line(book, *text) for text in texts])
+
+    linked = np.array([True, False, True, False, False, False, False])
+    pictured = np.arange(len(linked)) == 1
+    page.block(
+        jax.vmap(card)(products, number),
+        link=jnp.where(linked, FIRST_ITEM + number[:, None], -1),
+        shown=(products >= 0)[:, None],
+        product=jnp.where(pictured, products[:, None], -1),
+        tint=jnp.where(pictured, _tint(goods, products)[:, None], -1),
+    )
 
 
-def _tint(goods: Catalogue, product) -> Int[Array, ""]:
+def _tint(goods: Catalogue, product) -> Int[Array, "..."]:
     return jnp.asarray(goods.tint)[jnp.maximum(product, 0)].astype(jnp.int32)
 
 
@@ -216,20 +242,22 @@ def _item(page: _Page, goods: Catalogue, state: State) -> None:
     for link in ("description", "features", "reviews", "buy now"):
         page.add(link, link=LINKS.index(link))
     values = item_row(goods, state, goods.values)
-    for place in range(MOST_GROUPS):
-        there = groups[place] >= 0
-        page.add(
-            book.id(f"{goods.group_names[0]}:") + jnp.maximum(groups[place], 0), state.chosen[place], shown=there
-        )
-        for i in range(MOST_VALUES):
-            value = values[place, i]
-            number = jnp.searchsorted(jnp.asarray(book.values), value).astype(jnp.int32)
-            page.add(
-                value,
-                link=FIRST_VALUE + number,
-                shown=there & (value >= 0),
-                chosen=(value >= 0) & (state.chosen[place] == value),
-            )
+    names = book.id(f"{goods.group_names[0]}:") + jnp.maximum(groups, 0)
+    number = jnp.searchsorted(jnp.asarray(book.values), values).astype(jnp.int32)
+    blank = jnp.full((MOST_GROUPS, MOST_VALUES, WORDS - 1), -1)
+    pills = jnp.concatenate([values[..., None], blank], axis=2)
+    labels = jax.vmap(lambda *text: line(book, *text))(names, state.chosen)[:, None]
+
+    def row(label, pill):
+        """A group's own element, then those of its values."""
+        return jnp.concatenate([jnp.full((MOST_GROUPS, 1), label), pill], axis=1)
+
+    page.block(
+        jnp.concatenate([labels, pills], axis=1),
+        link=row(-1, FIRST_VALUE + number),
+        shown=row(True, values >= 0) & (groups >= 0)[:, None],
+        chosen=row(False, (values >= 0) & (state.chosen[:, None] == values)),
+    )
 
 
 def _description(page: _Page, goods: Catalogue, state: State) -> None:
@@ -247,9 +275,9 @@ def _features(page: _Page, goods: Catalogue, state: State) -> None:
     page.add("features")
     attributes = item_row(goods, state, goods.attributes)
     count = (attributes >= 0).sum()
-    for number in range(len(attributes)):  # the last attribute is the first feature
-        place = count - 1 - number
-        page.add(attributes[jnp.maximum(place, 0)], shown=place >= 0)
+    place = count - 1 - jnp.arange(len(attributes))  # the last attribute is the first feature
+    texts = jax.vmap(lambda word: line(page.book, word))(attributes[jnp.maximum(place, 0)])
+    page.block(texts, shown=place >= 0)
 
 
 def _reviews(page: _Page, goods: Catalogue, state: State) -> None:

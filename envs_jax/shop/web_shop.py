@@ -258,9 +258,8 @@ class WebShop:
     def describe(self, state: State) -> Int[Array, " n"]:
         """What is written on the page from top to bottom, or the task only, as `text` says."""
         if self.text == "goal":
-            parts = [part for line in page.goal_lines(self.goods, self.book, state) for part in line]
-            ids = [jnp.full(1, self.book.id(part)) if isinstance(part, str) else jnp.ravel(part) for part in parts]
-            said = jnp.concatenate(ids)
+            lines = page.goal_lines(self.goods, self.book, state)
+            said = jnp.concatenate([page.line(self.book, *parts) for parts in lines])
         else:
             said = self.elements(state).text.reshape(-1)
         most = _DESCRIBED[self.text]
