@@ -103,7 +103,7 @@ def test_the_task_alone_can_be_the_description(shop, pages):
         assert said == " ".join([*parts, "price lower than", f"{int(state.limit)}.00 dollars"])
 
 
-@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("scale", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_text_is_written_as_raster_writes_it(scale):
     """Every line of a drawn page, pixel by pixel."""
     world = envs_jax.make("shop/small", scale=scale)

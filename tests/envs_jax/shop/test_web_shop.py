@@ -74,9 +74,9 @@ def test_the_expert_needs_no_luck_and_finds_back_from_wherever_chance_has_led():
     assert success[alone == 99].mean() < 0.05 and reward[alone == 99].mean() < 0.3
 
 
-def test_even_the_longest_way_of_the_expert_fits_in_ten_steps():
-    """Every product that goals are of is within the first fifty of the expert's search."""
-    world = envs_jax.make("shop/web_shop", products=1500)
+def test_every_product_that_goals_are_of_is_found_with_the_words_of_the_task(shop):
+    """Within the first fifty: a search, four further pages, an item, its options and the purchase at most."""
+    world = shop.world
     numbers, _ = world._goals
     fresh = world.reset(jax.random.key(0))
 
@@ -84,7 +84,7 @@ def test_even_the_longest_way_of_the_expert_fits_in_ten_steps():
         record = world.expert(fresh.replace(goal=goal), fresh.key)
         return (world._search(record[1:]) == goal).any()
 
-    assert np.asarray(jax.jit(jax.vmap(place))(jnp.asarray(numbers))).all()
+    assert len(numbers) > 300 and np.asarray(jax.jit(jax.vmap(place))(jnp.asarray(numbers))).all()
 
 
 def test_it_keeps_the_contract(shop, visits):
@@ -112,15 +112,12 @@ def test_it_keeps_the_contract(shop, visits):
     def run(state, action, key):
         return {name: call(state, action, key) for name, call in everything.items()}
 
-    jaxpr = str(jax.make_jaxpr(run)(fresh, jnp.zeros(7, jnp.int32), fresh.key))
-    assert "callback" not in jaxpr
-    shapes = jax.eval_shape(run, fresh, jnp.zeros(7, jnp.int32), fresh.key)
-    assert jax.tree.all(
-        jax.tree.map(lambda leaf: not leaf.weak_type, (shapes, jax.eval_shape(world.reset, fresh.key)))
-    )
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes["step"][0]) == jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), jax.eval_shape(world.reset, fresh.key)
-    )
+    traced = jax.jit(run).trace(fresh, jnp.zeros(7, jnp.int32), fresh.key)
+    assert "callback" not in str(traced.jaxpr)
+    shapes, first = traced.out_info, jax.eval_shape(world.reset, fresh.key)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves((shapes, first)))
+    for before, after in zip(jax.tree.leaves(first), jax.tree.leaves(shapes["step"][0]), strict=True):
+        assert (before.shape, before.dtype) == (after.shape, after.dtype)
     for name, shape, kind in (
         ("render", (336, 336, 3), "uint8"),
         ("describe", (144,), "int32"),
@@ -139,7 +136,7 @@ def test_it_keeps_the_contract(shop, visits):
     some = [state.replace(key=key) for state, key in zip(some, keys, strict=True)]
     said = jnp.stack([jnp.asarray(actions[lane, t]) for lane, t in pages])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *some)
-    together, alone = jax.jit(jax.vmap(run))(stacked, said, keys), jax.jit(run)
+    together, alone = jax.jit(jax.vmap(run))(stacked, said, keys), traced.lower().compile()
     for i, state in enumerate(some):
         one = alone(state, said[i], keys[i])
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(together), strict=True):
