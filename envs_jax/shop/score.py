@@ -5,8 +5,8 @@
 * n_attr: attributes asked for that are the product's, or stand in its title, features or description.
 * n_opt: chosen values that are one of the asked ones, a shade of a colour counting as the colour.
 * r_type: 1; 0.5 if not (same query, or two categories shared, or more than 0.2 of the goal's title nouns shared);
-  0.1 if less than 0.1 of the nouns is shared; 0 if none is. The last two override: a wrong title is worth 0 even
-  where the query is the same.
+  0.1 if less than 0.1 of the nouns is shared, which titles of at most five nouns rule out; 0 if none is. The last
+  two override: a wrong title is worth 0 even where the category is the same.
 
 Where it differs: words are compared as ids; upstream compares texts fuzzily (token_set_ratio > 85) and asks spaCy
 for the nouns of a title, which are known here. Upstream also counts a chosen value that nobody asked for if the
