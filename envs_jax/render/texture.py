@@ -1,6 +1,8 @@
 """Textures in one flat array with all their mip levels, and a filtered read from it.
 
-* A texel is one uint32 (red, green, blue from the lowest byte), so that reading it is one gather.
+* A texel is one int32 (red, green, blue from the lowest byte). It is stored with its neighbours to the right, above
+  and both, so that a filtered read of a level is one gather of four numbers that lie together, its index computed
+  once; four gathers were three times as slow on CPU.
 * A level of side S is stored at offset S * S of its texture, and S is a power of two: the index of texel
   (x, y) is S*S | y*S | x, without a table of levels.
 * `fetch` filters like OpenGL's GL_LINEAR_MIPMAP_LINEAR, which is what keeps distant floors from shimmering.
@@ -23,7 +25,8 @@ class Atlas:
     """Square textures of one resolution with all their mip levels.
 
     Attributes:
-      texels: uint32[T * 2 N * N], N texels a side; a texture's level of side S starts at S * S.
+      texels: int32[T * 2 N * N, 4], N texels a side; a texture's level of side S starts at S * S. Texel (x, y), then
+        (x + 1, y), (x, y + 1) and (x + 1, y + 1), each modulo S.
       metres: float32[T], the side of one tile in the world.
       names: for reading; a texture id is the index.
       side: N, a power of two.
@@ -58,24 +61,21 @@ def fetch(
     base = texture * (2 * atlas.side * atlas.side)
 
     def read(level):
-        """Bilinear in one level."""
+        """The four texels around the point in one level, and their shares."""
         bits = deepest - level
         side = 1 << bits
         x, y = u * side - 0.5, v * side - 0.5
         x0, y0 = jnp.floor(x), jnp.floor(y)
         fx, fy = x - x0, y - y0
-        x0, y0 = x0.astype(jnp.int32), y0.astype(jnp.int32)
-        x0, x1 = x0 & (side - 1), (x0 + 1) & (side - 1)
-        y0, y1 = ((y0 & (side - 1)) << bits), (((y0 + 1) & (side - 1)) << bits)
-        start = base + side * side
-        corners = [texels.at[start + (y | x)].get(mode="promise_in_bounds") for y in (y0, y1) for x in (x0, x1)]
-        weights = [wy * wx for wy in (1 - fy, fy) for wx in (1 - fx, fx)]
-        return corners, weights
+        x0, y0 = x0.astype(jnp.int32) & (side - 1), y0.astype(jnp.int32) & (side - 1)
+        index = base + side * side + ((y0 << bits) | x0)
+        corners = texels.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+        return corners, [wy * wx for wy in (1 - fy, fy) for wx in (1 - fx, fx)]
 
     near, near_weights = read(fine)
     far, far_weights = read(jnp.minimum(fine + 1, deepest))
-    reads = [(c, w * (1 - blend)) for c, w in zip(near, near_weights, strict=True)]
-    reads += [(c, w * blend) for c, w in zip(far, far_weights, strict=True)]
+    reads = [(near[..., k], weight * (1 - blend)) for k, weight in enumerate(near_weights)]
+    reads += [(far[..., k], weight * blend) for k, weight in enumerate(far_weights)]
     return tuple(
         sum(((texel >> shift) & 255).astype(jnp.float32) * weight for texel, weight in reads)
         for shift in (0, 8, 16)
@@ -110,20 +110,22 @@ def pack_atlas(textures: list[tuple[str, np.ndarray, float]]) -> Atlas:
     side = textures[0][1].shape[0]
     if side < 2 or side & (side - 1):
         raise ValueError(f"a texture's side is {side}; accepted: a power of two")
-    texels = np.zeros((len(textures), 2 * side * side), np.uint32)
+    texels = np.zeros((len(textures), 2 * side * side, 4), np.int32)
     for row, (name, picture, _) in enumerate(textures):
         if picture.shape != (side, side, 3):
             raise ValueError(f"texture {name!r} has shape {picture.shape}; accepted: {(side, side, 3)}")
         level = np.asarray(picture, np.float64)
         while True:
             size = level.shape[0]
-            red, green, blue = np.moveaxis(np.clip(np.rint(level), 0, 255).astype(np.uint32), -1, 0)
-            texels[row, size * size : 2 * size * size] = (red | green << 8 | blue << 16).ravel()
+            red, green, blue = np.moveaxis(np.clip(np.rint(level), 0, 255).astype(np.int32), -1, 0)
+            packed = red | green << 8 | blue << 16  # [v, u]
+            around = [np.roll(packed, (-up, -right), (0, 1)) for up in (0, 1) for right in (0, 1)]
+            texels[row, size * size : 2 * size * size] = np.stack(around, axis=-1).reshape(-1, 4)
             if size == 1:
                 break
             level = level.reshape(size // 2, 2, size // 2, 2, 3).mean(axis=(1, 3))
     return Atlas(
-        texels=texels.ravel(),
+        texels=texels.reshape(-1, 4),
         metres=np.array([metres for *_, metres in textures], np.float32),
         names=tuple(name for name, *_ in textures),
         side=side,

@@ -481,7 +481,7 @@ def slow_texel(atlas_pictures, metres, texture, u, v, du, dv):
 
 def pyramids(atlas):
     """The levels of each texture, read back from the atlas' documented layout: [texture][level] -> [S, S, 3]."""
-    texels = np.asarray(atlas.texels).reshape(len(atlas.names), -1)
+    texels = np.asarray(atlas.texels)[:, 0].reshape(len(atlas.names), -1)
     out = []
     for row in texels:
         sides = [atlas.side >> k for k in range(atlas.side.bit_length())]
