@@ -12,7 +12,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int, UInt8, UInt32
+from jaxtyping import Array, Float, Int, UInt8
 
 from envs_jax.render.facets import (
     BALL,
@@ -110,10 +110,10 @@ def trace(scene: Scene, camera: Camera, image_size: tuple[int, int], level: bool
     """
     view = _view(scene, camera, image_size, level)
     facets, facet = view.facets, view.facet
-    surface = _Surface.at(facet, view.linear, facets.uv_zero, facets.uv_span, image_size)
-    kind, index = labels(scene)
+    surface, (kinds, indices) = _surface(
+        facet, view.linear, facets.uv_zero, facets.uv_span, image_size, tuple(map(jnp.asarray, labels(scene)))
+    )
     depth = jnp.where(view.number == 0, jnp.inf, 1.0 / surface.w)
-    kinds, indices = _pick(jnp.asarray(kind), facet), _pick(jnp.asarray(index), facet)
     if len(view.rounds.gain):
         row, is_round, is_ball = view.round, view.round >= 0, view.round < view.rounds.balls
         depth = jnp.where(is_round, seen(view.rounds, _ray(camera, image_size), jnp.maximum(row, 0))[0], depth)
@@ -136,9 +136,11 @@ def render(
     view = _view(scene, camera, image_size, level)
     facets, facet = view.facets, view.facet
     tile = jnp.where(facets.stretched, 1.0, jnp.asarray(atlas.metres)[facets.texture])[:, None]
-    surface = _Surface.at(facet, view.linear, facets.uv_zero / tile, facets.uv_span / tile, image_size)
-    texel = fetch(atlas, _pick(facets.texture, facet), surface.u, surface.v, surface.footprint())
+    surface, (texture,) = _surface(
+        facet, view.linear, facets.uv_zero / tile, facets.uv_span / tile, image_size, (facets.texture,)
+    )
     light = _pick(_ten_bits(lit(facets, scene.light, scene.sky)), facet)
+    texel = fetch(atlas, texture, surface.u, surface.v, surface.footprint())
     colour = [value * _of_ten_bits(light, k) for k, value in enumerate(texel)]
     if len(view.rounds.gain):
         row = jnp.maximum(view.round, 0)
@@ -194,49 +196,66 @@ class _Surface:
     v_column: Float[Array, "h w"]
     v_row: Float[Array, "h w"]
 
-    @classmethod
-    def at(cls, nearest, linear, uv_zero, uv_span, image_size) -> _Surface:
-        w_of, s_of, t_of = linear[:, 0], linear[:, 1], linear[:, 2]  # [F, 3] each
-        u_of = uv_zero[:, :1] * w_of + uv_span[:, :1] * s_of  # u w, linear in the pixel too
-        v_of = uv_zero[:, 1:] * w_of + uv_span[:, 1:] * t_of
-        column, row = pixels(image_size)
-
-        def at_pixel(functions):
-            zero, by_column, by_row = (_pick(functions[:, k], nearest) for k in range(3))
-            return zero + by_column * column + by_row * row, by_column, by_row
-
-        w, w_column, w_row = at_pixel(w_of)
-        u_w, uw_column, uw_row = at_pixel(u_of)
-        v_w, vw_column, vw_row = at_pixel(v_of)
-        depth = 1.0 / w
-        # Divisions, which XLA does not repeat for each of a texture's eight reads as it would products.
-        u, v = u_w / w, v_w / w
-        return cls(
-            w=w,
-            u=u,
-            v=v,
-            u_column=(uw_column - u * w_column) * depth,
-            u_row=(uw_row - u * w_row) * depth,
-            v_column=(vw_column - v * w_column) * depth,
-            v_row=(vw_row - v * w_row) * depth,
-        )
-
     def footprint(self) -> Float[Array, "h w"]:
         """Squared length in texture coordinates of the longer of a pixel's two sides, as in OpenGL."""
         return jnp.maximum(self.u_column**2 + self.v_column**2, self.u_row**2 + self.v_row**2)
 
 
-def _ten_bits(colour: Float[Array, "f 3"]) -> UInt32[Array, " f"]:
-    """Three numbers in 0..1 as one: a read from a table for each would cost more than the filtered texel."""
-    level = jnp.round(colour * 1023.0).astype(jnp.uint32)
+def _surface(
+    facet: Int[Array, "h w"],
+    linear: Float[Array, "f 3 3"],
+    uv_zero: Float[Array, "f 2"],
+    uv_span: Float[Array, "f 2"],
+    image_size: tuple[int, int],
+    more: tuple[Int[Array, " f"], ...],
+) -> tuple[_Surface, list[Int[Array, "h w"]]]:
+    """The surface behind each pixel and, as int32, what else is asked of its facet.
+
+    All that is known of a facet is one row of a table, so that a pixel reads it with one gather. `facet` needs one
+    more use elsewhere: of a single one, XLA on CPU would search anew for every number of the row.
+    """
+    w_of, s_of, t_of = linear[:, 0], linear[:, 1], linear[:, 2]  # [F, 3] each
+    u_of = uv_zero[:, :1] * w_of + uv_span[:, :1] * s_of  # u w, linear in the pixel too
+    v_of = uv_zero[:, 1:] * w_of + uv_span[:, 1:] * t_of
+    bits = jax.lax.bitcast_convert_type(jnp.concatenate([w_of, u_of, v_of], axis=1), jnp.int32)
+    table = jnp.concatenate([bits, *(numbers[:, None] for numbers in more)], axis=1)
+    read = _pick(table, facet)  # [H, W, 9 + more]
+    column, row = pixels(image_size)
+
+    def at_pixel(first):
+        zero, by_column, by_row = (
+            jax.lax.bitcast_convert_type(read[..., first + k], jnp.float32) for k in range(3)
+        )
+        return zero + by_column * column + by_row * row, by_column, by_row
+
+    w, w_column, w_row = at_pixel(0)
+    u_w, uw_column, uw_row = at_pixel(3)
+    v_w, vw_column, vw_row = at_pixel(6)
+    depth = 1.0 / w
+    # Divisions, which XLA does not repeat for each of a texture's reads as it would products.
+    u, v = u_w / w, v_w / w
+    surface = _Surface(
+        w=w,
+        u=u,
+        v=v,
+        u_column=(uw_column - u * w_column) * depth,
+        u_row=(uw_row - u * w_row) * depth,
+        v_column=(vw_column - v * w_column) * depth,
+        v_row=(vw_row - v * w_row) * depth,
+    )
+    return surface, [read[..., 9 + k] for k in range(len(more))]
+
+
+def _ten_bits(colour: Float[Array, "f 3"]) -> Int[Array, " f"]:
+    """Three numbers in 0..1 as one. Signed: of an unsigned number the way back would be slow on CPU."""
+    level = jnp.round(colour * 1023.0).astype(jnp.int32)
     return level[:, 0] | level[:, 1] << 10 | level[:, 2] << 20
 
 
-def _of_ten_bits(packed: UInt32[Array, "h w"], channel: int) -> Float[Array, "h w"]:
-    # By way of int32: of an unsigned number the conversion would be slow on CPU.
-    return ((packed >> (10 * channel)) & 1023).astype(jnp.int32).astype(jnp.float32) * (1.0 / 1023.0)
+def _of_ten_bits(packed: Int[Array, "h w"], channel: int) -> Float[Array, "h w"]:
+    return ((packed >> (10 * channel)) & 1023).astype(jnp.float32) * (1.0 / 1023.0)
 
 
 def _pick(values: Array, number: Int[Array, "h w"]) -> Array:
-    """values [F] at the numbers [H, W]."""
-    return values.at[number].get(mode="promise_in_bounds")
+    """values [F, ...] at the numbers [H, W]."""
+    return values.at[number].get(mode="promise_in_bounds", wrap_negative_indices=False)

@@ -1,8 +1,8 @@
 """Textures in one flat array with all their mip levels, and a filtered read from it.
 
-* A texel is one int32 (red, green, blue from the lowest byte). It is stored with its neighbours to the right, above
-  and both, so that a filtered read of a level is one gather of four numbers that lie together, its index computed
-  once; four gathers were three times as slow on CPU.
+* A texel is one int32 (red, green, blue from the lowest byte). It is stored with its neighbours to the right,
+  above and both, so that a filtered read of a level is one gather of four numbers that lie together, its index
+  computed once; four gathers were three times as slow on CPU.
 * A level of side S is stored at offset S * S of its texture, and S is a power of two: the index of texel
   (x, y) is S*S | y*S | x, without a table of levels.
 * `fetch` filters like OpenGL's GL_LINEAR_MIPMAP_LINEAR, which is what keeps distant floors from shimmering.
@@ -25,8 +25,8 @@ class Atlas:
     """Square textures of one resolution with all their mip levels.
 
     Attributes:
-      texels: int32[T * 2 N * N, 4], N texels a side; a texture's level of side S starts at S * S. Texel (x, y), then
-        (x + 1, y), (x, y + 1) and (x + 1, y + 1), each modulo S.
+      texels: int32[T * 2 N * N, 4], N texels a side; a texture's level of side S starts at S * S. Texel (x, y),
+        then (x + 1, y), (x, y + 1) and (x + 1, y + 1), each modulo S.
       metres: float32[T], the side of one tile in the world.
       names: for reading; a texture id is the index.
       side: N, a power of two.
