@@ -24,7 +24,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from envs_jax.miniworld import dynamics, options, placement, randomise, route, view
+from envs_jax.miniworld import dynamics, options, placement, randomise, route, split, view
 from envs_jax.miniworld.entities import COLOUR_NAMES, KINDS, Entities, put, radii
 from envs_jax.miniworld.layout import Regions
 from envs_jax.miniworld.maze import MazePlan
@@ -73,6 +73,8 @@ class MiniWorld:
       turn_degrees: a divisor of 360, 1 to 90; None for the task's own.
       randomise: domain randomisation, see `randomise.ranges`: False, True, names of MiniWorld's parameters, or a
         mapping from names to (low, high), as in randomise={"forward_step": (0.1, 0.2), "sky_color": (0, 1)}.
+      split: which episodes there are, "all" as in the original, or "train" or "test", which have no instance in
+        common; see `split`. A reset then draws again, up to `split.TRIES` times, until it is one of these.
       faithful: whether faults of the original are kept. Here: a pickup takes the first thing of the list that it
         touches and not the nearest. Further ones are told where the task is defined.
 
@@ -88,6 +90,7 @@ class MiniWorld:
     turn_degrees: float | int | None = None
     randomise: Any = False
     faithful: bool = False
+    split: str = "all"
 
     def __post_init__(self):
         for field in ("max_steps", "forward_step", "turn_degrees"):
@@ -98,6 +101,7 @@ class MiniWorld:
         options.check_max_steps(self.max_steps)
         options.check_image_shape(self.image_shape)
         options.check_bool("faithful", self.faithful)
+        split.check_split(self.split)
         object.__setattr__(self, "randomise", randomise.ranges(self.randomise, self.task.own_motion))
 
     @property
@@ -117,34 +121,21 @@ class MiniWorld:
 
     def reset(self, key: PRNGKeyArray) -> State:
         """A fresh episode."""
-        task = self.task
-        key, *keys = jax.random.split(key, len(task.things) + 2)
-        # Most tasks draw nothing else; then no key is spent on it.
-        extra = (None, None, None, None)
-        if isinstance(task.plan, MazePlan) or any(t.drawn for t in task.things) or task.rule.draws or self._looks:
-            key, extra_key = jax.random.split(key)
-            extra = jax.random.split(extra_key, 4)
-        maze_key, kinds_key, look_key, rule_key = extra
-        passages = task.plan.draw(maze_key) if isinstance(task.plan, MazePlan) else None
-        walls = self._walls(passages)
-        things = self._things(kinds_key)
-        for row, thing in enumerate(task.things):
-            place, yaw = self._start(keys[row], row, thing, walls, things, passages)
-            things = put(things, row, place, yaw)
-        place, yaw = self._place(
-            keys[-1], self._regions[-1], task.start_radius, walls, things, passages, task.agent
-        )
-        state = State(
-            key=key,
-            steps=jnp.int32(0),
-            agent=dynamics.Agent(place, yaw),
-            things=things,
-            carried=jnp.int32(dynamics.NOTHING),
-            passages=passages,
-            look=randomise.draw_look(look_key, self.randomise, len(task.things)) if self._looks else None,
-            memory=None,
-        )
-        return state.replace(memory=task.rule.memory(self, state, rule_key))
+        if self.split == "all":
+            state, rule_key = self._drawn(key)
+            return state.replace(memory=self.task.rule.memory(self, state, rule_key))
+
+        def draw(carry):
+            key, tries = carry[0], carry[1]
+            key, draw_key = jax.random.split(key)
+            return key, tries + 1, *self._drawn(draw_key)
+
+        def wrong(carry):
+            held_out = split.is_test(split.instance(self, carry[2]))
+            return (held_out != (self.split == "test")) & (carry[1] < split.TRIES)
+
+        _, _, state, rule_key = jax.lax.while_loop(wrong, draw, draw((key, jnp.int32(0))))
+        return state.replace(memory=self.task.rule.memory(self, state, rule_key))
 
     def step(self, state: State, action: Int[Array, ""]) -> tuple[State, Step]:
         """One action, and what the task's rule says to it."""
@@ -308,6 +299,37 @@ class MiniWorld:
         return put(moved, count - 1, position, yaw)
 
     # ------------------------------------------------------------ private
+
+    def _drawn(self, key: PRNGKeyArray) -> tuple[State, PRNGKeyArray | None]:
+        """An episode without the rule's memory, and the key for that."""
+        task = self.task
+        key, *keys = jax.random.split(key, len(task.things) + 2)
+        # Most tasks draw nothing else; then no key is spent on it.
+        extra = (None, None, None, None)
+        if isinstance(task.plan, MazePlan) or any(t.drawn for t in task.things) or task.rule.draws or self._looks:
+            key, extra_key = jax.random.split(key)
+            extra = jax.random.split(extra_key, 4)
+        maze_key, kinds_key, look_key, rule_key = extra
+        passages = task.plan.draw(maze_key) if isinstance(task.plan, MazePlan) else None
+        walls = self._walls(passages)
+        things = self._things(kinds_key)
+        for row, thing in enumerate(task.things):
+            place, yaw = self._start(keys[row], row, thing, walls, things, passages)
+            things = put(things, row, place, yaw)
+        place, yaw = self._place(
+            keys[-1], self._regions[-1], task.start_radius, walls, things, passages, task.agent
+        )
+        state = State(
+            key=key,
+            steps=jnp.int32(0),
+            agent=dynamics.Agent(place, yaw),
+            things=things,
+            carried=jnp.int32(dynamics.NOTHING),
+            passages=passages,
+            look=randomise.draw_look(look_key, self.randomise, len(task.things)) if self._looks else None,
+            memory=None,
+        )
+        return state, rule_key
 
     @cached_property
     def _looks(self) -> bool:

@@ -35,7 +35,7 @@ TASKS = (
     "Sidewalk",
     "PickupObjects",
     "Sign",
-    "CollectHealth",
+    pytest.param("CollectHealth", marks=pytest.mark.slow),  # its kits are compared below, too
     "ThreeRooms",
     "RoomObjects",
 )

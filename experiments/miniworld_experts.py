@@ -1,0 +1,124 @@
+"""How often the scripted experts of MiniWorld's tasks succeed, and how many steps they take.
+
+    python -m experiments.miniworld_experts --episodes 512 --out experiments/results/miniworld_experts.md
+
+Beside the steps stands a bound that no policy can beat, where a task is to go to one place: turns and steps in a
+room without walls and things. In rooms with walls between it is loose, in one room it is nearly reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import envs_jax
+from envs_jax.miniworld.entities import radii
+from envs_jax.miniworld.walking import GoTo
+
+
+def play(world: Any, episodes: int, seed: int = 0) -> tuple[Any, np.ndarray, np.ndarray]:
+    """(first states, bool[episodes] success, int[episodes] steps) of the world's expert."""
+
+    @jax.jit
+    def run(keys):
+        start = jax.vmap(world.reset)(keys)
+        none = jnp.zeros(episodes, bool)
+
+        def body(carry):
+            state, key, ended, success, steps = carry
+            key, action_key = jax.random.split(key)
+            actions = jax.vmap(world.expert)(state, jax.random.split(action_key, episodes))
+            state, step = jax.vmap(world.step)(state, actions)
+            success |= step.success & ~ended
+            return state, key, ended | step.terminated | step.truncated, success, steps + ~ended
+
+        def goes_on(carry):
+            return ~jnp.all(carry[2])  # ends: every episode is truncated after max_steps
+
+        first = (start, jax.random.key(seed + 1), none, none, jnp.zeros(episodes, jnp.int32))
+        return start, *jax.lax.while_loop(goes_on, body, first)[3:]
+
+    start, success, steps = run(jax.random.split(jax.random.key(seed), episodes))
+    return start, np.asarray(success), np.asarray(steps)
+
+
+def bound(world: Any, start: Any) -> np.ndarray | None:
+    """int[episodes]: no way to be near the target has fewer actions. None where that is not the task.
+
+    After n turns to one side all headings so far miss the target by an angle m or more, and so does the sum of the
+    steps. It ends within `reach` of the target, at distance d, only if d sin m <= reach, and is then at least
+    d cos m - sqrt(reach^2 - d^2 sin^2 m) long. The least of n + steps over all n is the bound.
+    """
+    rule = world.task.rule
+    if not isinstance(rule, GoTo):
+        return None
+    place = np.asarray(start.things.position[:, rule.target], np.float64)
+    radius = np.asarray(jax.vmap(radii)(start.things))[:, rule.target]
+    agent, yaw = np.asarray(start.agent.position, np.float64), np.asarray(start.agent.yaw)
+    away = place - agent
+    metres = np.hypot(away[:, 0], away[:, 2])
+    angle = np.abs((np.arctan2(-away[:, 2], away[:, 0]) - yaw + math.pi) % (2 * math.pi) - math.pi)
+    reach = world.body.radius + radius + 1.1 * world.body.reach
+    turn, best = math.radians(world.turn_degrees), np.full(len(metres), np.inf)
+    for turns in range(math.ceil(math.pi / turn) + 1):
+        miss = np.maximum(angle - turns * turn, 0.0)
+        able = (miss < math.pi / 2) & (metres * np.sin(miss) <= reach) | (metres <= reach)
+        along = metres * np.cos(miss) - np.sqrt(np.maximum(reach**2 - (metres * np.sin(miss)) ** 2, 0.0))
+        steps = np.ceil(np.maximum(along, 0.0) / world.forward_step - 1e-4)
+        best = np.minimum(best, np.where(able, turns + steps, np.inf))
+    return np.maximum(best, 1).astype(int)  # nothing is judged before the first action
+
+
+def row(name: str, episodes: int) -> str:
+    """One line of the table."""
+    world = envs_jax.make(name)
+    start, success, steps = play(world, episodes)
+    least = bound(world, start)
+    took = steps[success]
+    if not len(took):
+        return f"| {name} | 0.0 % | - | - | - | - | {world.max_steps} |"
+    middle, late = np.percentile(took, (50, 95))
+    line = f"| {name} | {100 * success.mean():.1f} % | {took.mean():.1f} | {middle:.0f} | {late:.0f} | "
+    if least is None:
+        return line + f"- | {world.max_steps} |"
+    assert (least[success] <= took).all(), "a bound was beaten"
+    return line + f"{least[success].mean():.1f} | {world.max_steps} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the table."""
+    names = [name for name in envs_jax.names() if name.startswith("miniworld/")]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--worlds", nargs="*", default=names, help="registered names; all of MiniWorld's if left out"
+    )
+    parser.add_argument("--episodes", type=int, default=512)
+    parser.add_argument("--out", type=Path, default=None, help="file for the table; else it is only printed")
+    given = parser.parse_args(arguments)
+    lines = [
+        "# The experts of the MiniWorld tasks",
+        "",
+        f"`python -m experiments.miniworld_experts --episodes {given.episodes}`, seed 0. Steps are those of",
+        "successful episodes; the bound is what no policy can beat in a room without walls and things (see",
+        "`experiments/miniworld_experts.py`), - where a task is not to go to one place.",
+        "",
+        "| task | success | steps, mean | median | 95th percentile | bound, mean | limit |",
+        "|-|-|-|-|-|-|-|",
+    ]
+    print("\n".join(lines), flush=True)
+    for name in given.worlds:
+        lines.append(row(name, given.episodes))
+        print(lines[-1], flush=True)
+    if given.out:
+        given.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
