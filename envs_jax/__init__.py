@@ -9,7 +9,7 @@ A world of your own is any object with the attributes and methods of `World`: `c
 """
 
 from envs_jax.check import Report, WorldError, check
-from envs_jax.world import INVALID, Slot, State, Step, World, make, names, register
+from envs_jax.world import INVALID, Slot, State, Step, World, is_action, make, names, register
 
 # Importing a family registers its worlds.
 import envs_jax.cards  # isort: skip
@@ -27,6 +27,7 @@ __all__ = [
     "World",
     "WorldError",
     "check",
+    "is_action",
     "make",
     "names",
     "register",

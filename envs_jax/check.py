@@ -9,14 +9,16 @@ What is proven, on a few states reached by random actions and in many whole epis
 * methods are pure: two fresh traces give the same results, nothing leaks, the world's own attributes stay, no
   jaxpr holds a callback;
 * `jax.vmap` gives what a Python loop gives;
-* any int32 is a legal action: unknown ids do what INVALID does, every number stays finite;
+* any int32 is a legal action: unknown ids do what INVALID does, every number stays finite; of a record, any int32 in
+  any place, and what is not exactly an action (`is_action`) does what INVALID does;
+* what a world with slots samples, and its expert does, are actions, and what it samples is admissible;
 * every episode ends within `max_steps`, the state counts its steps and carries its key, ids stay in range;
 * the scripted expert beats uniformly random actions beyond chance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +27,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax.world import INVALID, Step, World
+from envs_jax.world import (
+    INVALID,
+    PLACE,
+    Slot,
+    Step,
+    World,
+    action_shape,
+    invalid_action,
+    is_action,
+    random_action,
+    slots_of,
+)
 
 _LEAST, _GREATEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
 # vmap may order float operations differently; a ray that just grazes an edge may then see the other side of it.
@@ -82,7 +95,8 @@ def _require(condition: Any, message: str) -> None:
 
 
 def _attributes(world: Any) -> None:
-    missing = [name for name in (*World.__annotations__, *_methods(world)) if not hasattr(world, name)]
+    needed = (*World.__annotations__, *(name for name in _methods(world) if name != "sample"))
+    missing = [name for name in needed if not hasattr(world, name)]
     _require(not missing, f"{type(world).__name__} lacks {', '.join(missing)} of envs_jax.World")
 
     def texts(field: str, least: int) -> None:
@@ -103,11 +117,24 @@ def _attributes(world: Any) -> None:
     _require(ok and shape[2] == 3, f"image_shape is {shape!r}; accepted: (height, width, 3)")
     steps = world.max_steps
     _require(isinstance(steps, int) and steps > 0, f"max_steps is {steps!r}; accepted: a positive int")
+    slots = getattr(world, "slots", {})
+    if not slots:
+        return
+    _require(
+        isinstance(slots, Mapping) and all(isinstance(slot, Slot) for slot in slots.values()),
+        f"slots is {slots!r}; accepted: a mapping from names to Slots",
+    )
+    used = {name for action in world.actions for name in PLACE.findall(action)}
+    _require(
+        used == set(slots), f"actions have places {sorted(used)}, slots are {sorted(slots)}; accepted: the same"
+    )
+    _require(hasattr(world, "sample"), f"{type(world).__name__} has slots and lacks sample; see envs_jax.World")
 
 
 def _methods(world: Any) -> dict[str, Callable]:
     """Every method as a function of (state, action, key)."""
-    return {
+    own = {"sample": lambda state, action, key: world.sample(state, key)} if getattr(world, "slots", None) else {}
+    return own | {
         "reset": lambda state, action, key: world.reset(key),
         "step": lambda state, action, key: world.step(state, action),
         "render": lambda state, action, key: world.render(state),
@@ -149,7 +176,7 @@ def _signatures(world: World, key: jax.Array) -> None:
     is_raw = _spec(state.key)[:2] == ((2,), "uint32")
     _require(is_key or is_raw, f"reset: State.key is {_spec(state.key)}; accepted: one random key")
 
-    action = jax.ShapeDtypeStruct((), jnp.int32)
+    action = jax.ShapeDtypeStruct(action_shape(world), jnp.int32)
     results = {"reset": state}
     for name, method in _methods(world).items():
         if name != "reset":
@@ -170,7 +197,9 @@ def _signatures(world: World, key: jax.Array) -> None:
         _due(f"step: Step.{field}", getattr(step, field), (), "bool")
     _due("render", results["render"], world.image_shape, "uint8")
     _due("admissible", results["admissible"], (len(world.actions),), "bool")
-    _due("expert", results["expert"], (), "int32")
+    for name in ("expert", "sample"):
+        if name in results:
+            _due(name, results[name], action_shape(world), "int32")
     _due("describe", results["describe"], None, "int32")
     _due("explain", results["explain"], None, "int32")
 
@@ -209,7 +238,7 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
 def _no_callbacks(world: World, key: jax.Array) -> None:
     state = jax.eval_shape(world.reset, key)
     for name, method in _methods(world).items():
-        jaxpr = jax.make_jaxpr(method)(state, jax.ShapeDtypeStruct((), jnp.int32), key)
+        jaxpr = jax.make_jaxpr(method)(state, jax.ShapeDtypeStruct(action_shape(world), jnp.int32), key)
         for equation in _equations(jaxpr.jaxpr):
             primitive = equation.primitive.name
             host = any(word in primitive for word in ("callback", "debug_print", "infeed", "outfeed"))
@@ -220,18 +249,31 @@ def _no_callbacks(world: World, key: jax.Array) -> None:
 def _reached_states(world: World, key: jax.Array, count: int) -> tuple[Any, jax.Array]:
     """States after 0, 1, 2, ... random actions, and an action for each: leaves [count, ...]."""
     reset_key, action_key = jax.random.split(key)
-    actions = jax.random.randint(action_key, (count, count), 0, len(world.actions), jnp.int32)
+    actions = _drawn(world, action_key, (count, count))
 
-    def walk(key, actions, length):
+    def walk(key, drawn, length):
         def body(state, item):
-            action, now = item
+            drawn, now = item
+            action = _action(world, state, drawn)
             moved, _ = world.step(state, action)
-            return jax.tree.map(lambda a, b: jnp.where(now, a, b), moved, state), None
+            return jax.tree.map(lambda a, b: jnp.where(now, a, b), moved, state), action
 
-        return jax.lax.scan(body, world.reset(key), (actions, jnp.arange(count) < length))[0]
+        state, taken = jax.lax.scan(body, world.reset(key), (drawn, jnp.arange(count) < length))
+        return state, taken[-1]
 
-    walked = jax.jit(jax.vmap(walk))(jax.random.split(reset_key, count), actions, jnp.arange(count))
-    return walked, actions[:, -1]
+    return jax.jit(jax.vmap(walk))(jax.random.split(reset_key, count), actions, jnp.arange(count))
+
+
+def _drawn(world: World, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """What random play draws beforehand: actions, or keys where only the state tells which there are."""
+    if slots_of(world):
+        return jax.random.split(key, shape)
+    return jax.random.randint(key, shape, 0, len(world.actions), jnp.int32)
+
+
+def _action(world: World, state: Any, drawn: jax.Array) -> jax.Array:
+    """The action that came of one of `_drawn`."""
+    return random_action(world, state, drawn) if slots_of(world) else drawn
 
 
 def _pure_and_vectorised(world: World, key: jax.Array, states: Any, actions: jax.Array) -> None:
@@ -286,10 +328,7 @@ def _array(leaf: Any) -> np.ndarray:
 
 def _total(world: World, states: Any) -> None:
     """Any int32 is a legal action in states [n, ...]: finite, counted, and unknown ids equal INVALID."""
-    known, near = len(world.actions), np.arange(8)
-    anywhere = np.random.default_rng(0).integers(known, _GREATEST, 8)
-    unknown = [INVALID, *(-2 - near), *(known + near), *anywhere, *-anywhere, _LEAST, _GREATEST]
-    actions = np.array([*unknown, *range(known)], np.int32)
+    actions, unknown = (_any_records if slots_of(world) else _any_ids)(world, states)
     step = jax.jit(jax.vmap(jax.vmap(world.step, (None, 0)), (0, None)))
     after, result = step(states, jnp.asarray(actions))  # [n, actions]
     for name, tree in (("State", after), ("Step", result)):
@@ -303,12 +342,42 @@ def _total(world: World, states: Any) -> None:
         counted.all(),
         f"step with action {actions[~counted].tolist()} does not add 1 to State.steps (invalid ones count, too)",
     )
-    for i in range(1, len(unknown)):
+    for i in range(1, unknown):
         worst = _worst(
             jax.tree.map(lambda x: x[:, 0], (after, result)),
             jax.tree.map(lambda x, i=i: x[:, i], (after, result)),
         )
-        _require(worst is None, f"step with action {actions[i]} does not do what INVALID does: {worst}")
+        said = actions[i].tolist()
+        _require(worst is None, f"step with action {said} does not do what INVALID does: {worst}")
+
+
+def _any_ids(world: World, states: Any) -> tuple[np.ndarray, int]:
+    """(int32[m], how many of them, at first, are not actions); INVALID comes first."""
+    known, near = len(world.actions), np.arange(8)
+    anywhere = np.random.default_rng(0).integers(known, _GREATEST, 8)
+    unknown = [INVALID, *(-2 - near), *(known + near), *anywhere, *-anywhere, _LEAST, _GREATEST]
+    return np.array([*unknown, *range(known)], np.int32), len(unknown)
+
+
+def _any_records(world: World, states: Any) -> tuple[np.ndarray, int]:
+    """Records as `_any_ids` has ids: actions that are admissible, every place of them changed, and any numbers."""
+    rng = np.random.default_rng(0)
+    count = len(jax.tree.leaves(states)[0])
+    keys = jax.random.split(jax.random.key(0), (4, count))
+    each = jax.jit(jax.vmap(jax.vmap(world.sample), (None, 0)))
+    known = np.asarray(each(states, keys)).reshape(4 * count, -1)
+    most = max(len(world.actions), *(len(slot.words) for slot in slots_of(world).values()))
+    edges = np.array([INVALID, -2, 0, *range(most - 1, most + 2), _LEAST, _GREATEST])
+    one = np.repeat(known, known.shape[1], axis=0)  # every record with every place changed in turn
+    places = np.tile(np.arange(known.shape[1]), len(known))
+    one[np.arange(len(one)), places] = rng.choice(edges, len(one))
+    anything = rng.integers(_LEAST, _GREATEST, (16, known.shape[1]), endpoint=True)
+    near = rng.integers(-2, most + 2, (64, known.shape[1]))
+    near[:, 0] = rng.integers(-2, len(world.actions) + 2, 64)
+    records = np.unique(np.concatenate([known, one, anything, near]).astype(np.int32), axis=0)
+    right = np.asarray(jax.vmap(lambda record: is_action(world, record))(jnp.asarray(records)))
+    wrong = np.concatenate([invalid_action(world)[None], records[~right]])
+    return np.concatenate([wrong, records[right]]), len(wrong)
 
 
 def _finite(tree: Any) -> jax.Array:
@@ -325,21 +394,31 @@ def _play(world: World, wise: jax.Array, reset_key: jax.Array, keys: jax.Array, 
       wise: bool[].
       reset_key: of the episode.
       keys: for the expert, one a step: [max_steps].
-      actions: int32[max_steps].
+      actions: what random play draws beforehand, [max_steps].
 
     Returns:
       succeeded bool[], ended bool[], length int32[], what was seen: least and greatest id (int32[2]) of describe,
-      explain and expert, whether steps were `counted` up to the end and all numbers `finite`.
+      explain and expert, whether steps were `counted` up to the end and all numbers `finite`; of a world with slots,
+      whether all that the expert did and the world sampled were `spoken` actions, and the latter `admissible`.
     """
 
     def reach(record, name, ids):
         ids = jnp.append(ids.reshape(-1), record[name])
         return jnp.stack([ids.min(), ids.max()])
 
+    def fitting(record, state, expert, sampled):
+        may = world.admissible(state)[jnp.clip(sampled[0], 0, len(world.actions) - 1)]
+        running = ~record["ended"]
+        return {
+            "spoken expert": record["spoken expert"] & is_action(world, expert),
+            "spoken sample": record["spoken sample"] & is_action(world, sampled),
+            "admissible sample": record["admissible sample"] & (may | ~running),
+        }
+
     def body(carry, item):
         state, record = carry
-        key, action = item
-        expert = world.expert(state, key)
+        key, drawn = item
+        expert, action = world.expert(state, key), _action(world, state, drawn)
         after, step = world.step(state, jnp.where(wise, expert, action))
         running = ~record["ended"]
         record = {
@@ -348,10 +427,10 @@ def _play(world: World, wise: jax.Array, reset_key: jax.Array, keys: jax.Array, 
             "length": record["length"] + running,
             "describe": reach(record, "describe", world.describe(state)),
             "explain": reach(record, "explain", world.explain(state)),
-            "expert": reach(record, "expert", expert),
+            "expert": reach(record, "expert", expert[0] if slots_of(world) else expert),
             "counted": record["counted"] & (~running | (after.steps == state.steps + 1)),
             "finite": record["finite"] & _finite((state, step)),
-        }
+        } | (fitting(record, state, expert, action) if slots_of(world) else {})
         return (after, record), None
 
     nothing = jnp.full(2, -1, jnp.int32)
@@ -365,6 +444,8 @@ def _play(world: World, wise: jax.Array, reset_key: jax.Array, keys: jax.Array, 
         "counted": jnp.bool_(True),
         "finite": jnp.bool_(True),
     }
+    if slots_of(world):
+        record |= dict.fromkeys(("spoken expert", "spoken sample", "admissible sample"), jnp.bool_(True))
     start = world.reset(reset_key), record
     return jax.lax.scan(body, start, (keys, actions))[0][1]
 
@@ -375,7 +456,7 @@ def _episodes(world: World, key: jax.Array, episodes: int) -> Report:
     shape = 2 * episodes, world.max_steps
     reset_key, expert_key, action_key = jax.random.split(key, 3)
     keys = jax.random.split(reset_key, shape[0]), jax.random.split(expert_key, shape)
-    actions = jax.random.randint(action_key, shape, 0, len(world.actions), jnp.int32)
+    actions = _drawn(world, action_key, shape)
     seen = jax.tree.map(np.asarray, jax.jit(jax.vmap(partial(_play, world)))(jnp.asarray(wise), *keys, actions))
 
     for name, least, count in (
@@ -388,6 +469,11 @@ def _episodes(world: World, key: jax.Array, episodes: int) -> Report:
         _require(
             least <= low and high < count, f"{name} gives {kind} {low}..{high}; accepted: {least}..{count - 1}"
         )
+    for method in ("expert", "sample") if slots_of(world) else ():
+        right = seen[f"spoken {method}"].all()
+        _require(right, f"{method} gives a record that is no action; see envs_jax.is_action")
+    if slots_of(world):
+        _require(seen["admissible sample"].all(), "sample gives an action whose id `admissible` does not allow")
     _require(seen["finite"].all(), "step: a State or a Step holds a number that is not finite in some episode")
     _require(seen["counted"].all(), "step does not add 1 to State.steps everywhere in an episode")
     endless = np.sum(~seen["ended"])

@@ -21,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
@@ -77,6 +78,11 @@ class World(Protocol):
     are spoken, -1 in places that this action leaves empty. Such a world also has `sample(state, key)`, an
     admissible action drawn at random, because a record of random words hardly ever is one.
 
+    Every text has one record and every other record is an invalid answer, as an unknown action id is one: an id out
+    of range, a place of the action without a word, a word that its slot does not have, a gap between words, anything
+    but -1 behind them. `is_action` tells, and a world with slots asks it first. Worked example, "put {object} in
+    {receptacle}", 5 objects and 3 receptacles: [1, 4, 0] is an action; [1, 5, 0], [1, -1, 0] and [1, 4, -1] are not.
+
     Attributes:
       name: registered name, "family/task".
       actions: what an agent may say; the action id is the index.
@@ -131,7 +137,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_BUILDERS))
 
 
-_PLACE = re.compile(r"\{(\w+)\}")
+PLACE = re.compile(r"\{(\w+)\}")
 
 
 def slots_of(world: World) -> Mapping[str, Slot]:
@@ -147,12 +153,51 @@ def slot_places(world: World) -> int:
     slots = slots_of(world)
     if not slots:
         return 0
-    return max(sum(slots[name].most for name in _PLACE.findall(action)) for action in world.actions)
+    return max(sum(slots[name].most for name in PLACE.findall(action)) for action in world.actions)
 
 
 def action_shape(world: World) -> tuple[int, ...]:
     """The shape of an action: () of an action id, (1 + n,) of a record."""
     return (1 + slot_places(world),) if slots_of(world) else ()
+
+
+def _layout(world: World) -> tuple[np.ndarray, np.ndarray]:
+    """(words int32[A, n], first bool[A, n]): how many words may stand in each place of each action, 0 behind its own,
+    and whether the place is the first of its slot, which is never empty."""
+    slots = slots_of(world)
+    words = np.zeros((len(world.actions), slot_places(world)), np.int32)
+    first = np.zeros(words.shape, bool)
+    for number, action in enumerate(world.actions):
+        at = 0
+        for name in PLACE.findall(action):
+            words[number, at : at + slots[name].most] = len(slots[name].words)
+            first[number, at] = True
+            at += slots[name].most
+    return words, first
+
+
+def is_action(world: World, action: Int[Array, "..."]) -> Bool[Array, ""]:
+    """Whether these numbers are an action that may be spoken; what is not, is an invalid answer.
+
+    Args:
+      action: int32[], or a record, int32[1 + n]: any numbers.
+    """
+    if not slots_of(world):
+        return (action >= 0) & (action < len(world.actions))
+    words, first = (jnp.asarray(table) for table in _layout(world))
+    number, given = action[0], action[1:]
+    known = (number >= 0) & (number < len(world.actions))
+    number = jnp.where(known, number, 0)
+    filled = (given >= 0) & (given < words[number])
+    # Worked example, a slot of 3 words: filled [1 1 0] may be, [1 0 1] and [0 0 0] may not.
+    follows = first[number] | jnp.concatenate([jnp.zeros(1, bool), filled])[: len(given)]
+    empty = (given == INVALID) & ~first[number]
+    return known & jnp.all((filled & follows) | empty)
+
+
+def invalid_action(world: World) -> Int[np.ndarray, "..."]:
+    """INVALID in the shape of the world's actions."""
+    return np.full(action_shape(world), INVALID, np.int32)
 
 
 def random_action(world: World, state: State, key: PRNGKeyArray) -> Int[Array, "..."]:
@@ -175,18 +220,22 @@ def spoken(world: World, action: Any) -> str | None:
     if not 0 <= number < len(world.actions):
         return None
     text, at = "", 0
-    parts = _PLACE.split(world.actions[number]) if slots else [world.actions[number]]
+    parts = PLACE.split(world.actions[number]) if slots else [world.actions[number]]
     for i, part in enumerate(parts):  # fixed text and names of slots in turn
         if i % 2 == 0:
             text += part
             continue
         slot = slots[part]
-        here = [word for word in words[at : at + slot.most] if word >= 0]
-        if not here or max(here) >= len(slot.words):
+        here = words[at : at + slot.most]
+        here = here[: here.index(INVALID)] if INVALID in here else here
+        at += slot.most
+        # What `is_action` asks, too: words from the first place on, and nothing behind them.
+        if not here or not all(0 <= word < len(slot.words) for word in here):
+            return None
+        if any(word != INVALID for word in words[at - slot.most + len(here) : at]):
             return None
         text += " ".join(slot.words[word] for word in here)
-        at += slot.most
-    return text
+    return text if all(word == INVALID for word in words[at:]) else None
 
 
 def options(name: str) -> dict[str, Any]:

@@ -12,8 +12,11 @@ import atexit
 import functools
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))  # for what several folders of tests share: `tests.chores`
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vldac-tests-")

@@ -14,7 +14,9 @@ from flax import struct
 from jax.experimental import io_callback
 
 import envs_jax
-from envs_jax import Step, WorldError, check
+from envs_jax import Slot, Step, WorldError, check, is_action
+from envs_jax.world import spoken
+from tests.chores import THINGS, Chores
 
 GOAL, LIMIT = 4, 7
 
@@ -497,3 +499,63 @@ def test_an_id_out_of_range_is_caught_even_if_it_is_rare(members, pattern):
 )
 def test_a_reset_that_is_not_fresh_is_caught(reset, pattern):
     caught(broken(reset=reset), "reset: ", pattern)
+
+
+# ---- worlds with slots ------------------------------------------------------------------------------------------
+
+
+def with_slots(**members):
+    """The good world with slots, with some members replaced; a function gets (good, self, *arguments)."""
+
+    def bind(member):
+        return (lambda self, *arguments: member(Chores(), self, *arguments)) if callable(member) else member
+
+    return type("Broken", (Chores,), {name: bind(member) for name, member in members.items()})()
+
+
+def test_a_good_world_with_slots_passes():
+    report = check(Chores(), episodes=64)
+    assert report.expert_success == 1.0 and report.random_success < 0.7
+
+
+def test_is_action_is_what_can_be_spoken():
+    """On every record of small numbers: `spoken`, which works on texts, says the same, and no text has two records."""
+    world, numbers = Chores(), range(-2, 4)
+    records = np.array(list(itertools.product(range(-1, 5), numbers, numbers, numbers)), np.int32)
+    is_one = np.asarray(jax.vmap(lambda record: is_action(world, record))(jnp.asarray(records)))
+    texts = [spoken(world, record) for record in records]
+    assert [text is not None for text in texts] == is_one.tolist()
+    said = [text for text in texts if text is not None]
+    assert len(said) == len(set(said)) == 1 + 3 * 2 + 3 + (3 + 9 + 27)
+
+
+def test_slots_that_do_not_fit_the_actions_are_caught():
+    caught(with_slots(slots={"thing": Slot(THINGS)}), "places ['label', 'place', 'thing']", "['thing']")
+    caught(with_slots(slots={name: words.words for name, words in Chores.slots.items()}), "slots is")
+
+
+def test_a_record_of_another_length_is_caught():
+    caught(with_slots(expert=lambda good, self, state, key: good.expert(state, key)[:2]), "expert is int32[2]")
+
+
+def test_a_record_that_is_no_action_is_caught():
+    stray = lambda good, self, state, key: good.expert(state, key).at[3].set(0)  # noqa: E731
+    caught(with_slots(expert=stray), "expert gives a record that is no action")
+    caught(with_slots(sample=stray), "sample gives a record that is no action")
+
+
+def test_a_sample_that_is_not_admissible_is_caught():
+    def admissible(good, self, state):
+        return good.admissible(state).at[3].set(False)
+
+    caught(with_slots(admissible=admissible), "sample gives an action whose id `admissible` does not allow")
+
+
+def test_a_record_that_is_nearly_an_action_must_do_nothing():
+    """Clipped words, or words behind an action's own, are taken for an action only by a world that does not ask."""
+
+    def step(good, self, state, action):
+        right = action.at[3].set(-1)  # looks away from the last place
+        return good.step(state, jnp.where(right[0] == 1, right, action))
+
+    caught(with_slots(step=step), "does not do what INVALID does")
