@@ -9,8 +9,8 @@ What is proven, on a few states reached by random actions and in many whole epis
 * methods are pure: two fresh traces give the same results, nothing leaks, the world's own attributes stay, no
   jaxpr holds a callback;
 * `jax.vmap` gives what a Python loop gives;
-* any int32 is a legal action: unknown ids do what INVALID does, every number stays finite; of a record, any int32 in
-  any place, and what is not exactly an action (`is_action`) does what INVALID does;
+* any int32 is a legal action: unknown ids do what INVALID does, every number stays finite; of a record, any
+  int32 in any place, and what is not exactly an action (`is_action`) does what INVALID does;
 * what a world with slots samples, and its expert does, are actions, and what it samples is admissible;
 * every episode ends within `max_steps`, the state counts its steps and carries its key, ids stay in range;
 * the scripted expert beats uniformly random actions beyond chance.
@@ -398,8 +398,8 @@ def _play(world: World, wise: jax.Array, reset_key: jax.Array, keys: jax.Array, 
 
     Returns:
       succeeded bool[], ended bool[], length int32[], what was seen: least and greatest id (int32[2]) of describe,
-      explain and expert, whether steps were `counted` up to the end and all numbers `finite`; of a world with slots,
-      whether all that the expert did and the world sampled were `spoken` actions, and the latter `admissible`.
+      explain and expert, whether steps were `counted` up to the end and all numbers `finite`; of a world with
+      slots, whether all that the expert did and the world sampled were `spoken` actions, the latter `admissible`.
     """
 
     def reach(record, name, ids):

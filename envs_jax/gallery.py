@@ -18,6 +18,7 @@ import fnmatch
 import html
 import inspect
 import io
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -31,13 +32,14 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray, UInt8
 
 import envs_jax
-from envs_jax.world import State, World, options
+from envs_jax.world import State, World, options, slots_of, spoken
 
 PROGRAM = "python -m envs_jax.gallery"
 VIEWS = 4  # fresh episodes that are shown of each world
 LARGE = 240  # pixels that these are high, where a world takes `image_shape`
 LONGEST = 400  # steps of the expert that are shown at most
 FRAMES = 80  # of them, evenly spaced
+SPOKEN = 12  # actions of the expert that are written out
 MILLISECONDS = 110  # that each stays
 
 
@@ -55,6 +57,7 @@ class Card:
       ended: whether it ended within `LONGEST` steps.
       reward: all it was given.
       thoughts: what the expert would say at first, "" = nothing.
+      spoken: the first actions of its episode in a world with slots, "" in others.
     """
 
     world: World
@@ -66,6 +69,7 @@ class Card:
     ended: bool
     reward: float
     thoughts: str
+    spoken: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def look(name: str, key: PRNGKeyArray) -> Card:
     """Makes a world, looks at a few of its episodes and lets its expert play one."""
-    world, known = envs_jax.make(name), options(name)
+    world, known = envs_jax.make(name), options(name.partition(":")[0])
     views_key, episode_key = jax.random.split(key)
     fresh = jax.jit(jax.vmap(world.reset))(jax.random.split(views_key, VIEWS))
     height, width, _ = world.image_shape
@@ -103,7 +107,7 @@ def look(name: str, key: PRNGKeyArray) -> Card:
     large = envs_jax.make(name, image_shape=shape) if "image_shape" in known else world
     views = jax.jit(jax.vmap(large.render))(fresh)
 
-    states, going, success, reward = jax.jit(lambda key: episode(world, key))(episode_key)
+    states, going, success, reward, actions = jax.jit(lambda key: episode(world, key))(episode_key)
     steps = int(np.sum(going))
     # Frames after steps 0, 1, ..., steps; fewer of a long episode, the first and the last always.
     shown = np.unique(np.linspace(0, steps, min(steps + 1, FRAMES)).astype(int))
@@ -121,28 +125,33 @@ def look(name: str, key: PRNGKeyArray) -> Card:
         ended=steps < len(going) or world.max_steps <= LONGEST,
         reward=float(np.sum(np.where(going, reward, 0.0))),
         thoughts=" ".join(world.phrases[phrase] for phrase in said if phrase >= 0),
+        spoken="; ".join(str(spoken(world, action)) for action in actions[: min(steps, SPOKEN)])
+        if slots_of(world)
+        else "",
     )
 
 
-def episode(world: World, key: PRNGKeyArray) -> tuple[State, Bool[Array, " t"], Bool[Array, " t"], Array]:
+def episode(world: World, key: PRNGKeyArray) -> tuple[State, Bool[Array, " t"], Bool[Array, " t"], Array, Array]:
     """The expert's way from a fresh state.
 
     Returns:
       The states before and after each of T steps, [T + 1, ...]; bool[T], which steps belong to the episode;
-      bool[T], which were a success; float32[T], rewards.
+      bool[T], which were a success; float32[T], rewards; the actions, [T, ...].
     """
     reset_key, key = jax.random.split(key)
     first = world.reset(reset_key)
 
     def one(carry, key):
         state, going = carry
-        after, step = world.step(state, world.expert(state, key))
-        return (after, going & ~(step.terminated | step.truncated)), (after, going, step.success, step.reward)
+        action = world.expert(state, key)
+        after, step = world.step(state, action)
+        seen = after, going, step.success, step.reward, action
+        return (after, going & ~(step.terminated | step.truncated)), seen
 
     keys = jax.random.split(key, min(world.max_steps, LONGEST))
-    _, (later, going, success, reward) = jax.lax.scan(one, (first, jnp.bool_(True)), keys)
+    _, (later, going, success, reward, actions) = jax.lax.scan(one, (first, jnp.bool_(True)), keys)
     states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
-    return states, going, success, reward
+    return states, going, success, reward, actions
 
 
 def page(cards: Sequence[Card]) -> str:
@@ -170,6 +179,8 @@ def _section(card: Card) -> str:
     told = f"The expert: {card.steps} steps, {end}, reward {card.reward:.2f}"
     facts = {
         "actions": ", ".join(world.actions),
+        "words": ", ".join(f"{name}: {len(slot.words)}" for name, slot in slots_of(world).items()),
+        "the expert did": card.spoken,
         "frames": f"{height} x {width}",
         "steps": f"at most {world.max_steps:,}",
         "thinks": card.thoughts,
@@ -190,7 +201,7 @@ def _option(name: str, default: Any) -> str:
 
 
 def _id(card: Card) -> str:
-    return html.escape(card.world.name.replace("/", "-"))
+    return re.sub(r"[^\w.]+", "-", card.world.name)
 
 
 def _still(picture: UInt8[np.ndarray, "h w 3"]) -> str:
@@ -223,7 +234,9 @@ def _names(patterns: Sequence[str]) -> list[str]:
     """
     found = []
     for pattern in patterns or ("*",):
-        some = fnmatch.filter(envs_jax.names(), pattern)
+        base = pattern.partition(":")[0]
+        written = pattern[len(base) :]
+        some = [name + written for name in fnmatch.filter(envs_jax.names(), base)]
         if not some:
             raise ValueError(f"world {pattern!r} fits none; accepted: {', '.join(envs_jax.names())}")
         found += some

@@ -78,10 +78,10 @@ class World(Protocol):
     are spoken, -1 in places that this action leaves empty. Such a world also has `sample(state, key)`, an
     admissible action drawn at random, because a record of random words hardly ever is one.
 
-    Every text has one record and every other record is an invalid answer, as an unknown action id is one: an id out
-    of range, a place of the action without a word, a word that its slot does not have, a gap between words, anything
-    but -1 behind them. `is_action` tells, and a world with slots asks it first. Worked example, "put {object} in
-    {receptacle}", 5 objects and 3 receptacles: [1, 4, 0] is an action; [1, 5, 0], [1, -1, 0] and [1, 4, -1] are not.
+    Every text has one record and every other record is an invalid answer, as an unknown action id is one: an id
+    out of range, a slot without a word, a word that its slot does not have, a gap between words, anything but -1
+    behind them. `is_action` tells, and a world with slots asks it first. Worked example, "put {object} in
+    {receptacle}", 5 objects, 3 receptacles: [1, 4, 0] is an action; [1, 5, 0], [1, -1, 0], [1, 4, -1] are not.
 
     Attributes:
       name: registered name, "family/task".
@@ -162,8 +162,8 @@ def action_shape(world: World) -> tuple[int, ...]:
 
 
 def _layout(world: World) -> tuple[np.ndarray, np.ndarray]:
-    """(words int32[A, n], first bool[A, n]): how many words may stand in each place of each action, 0 behind its own,
-    and whether the place is the first of its slot, which is never empty."""
+    """(words int32[A, n], first bool[A, n]): how many words may stand in each place of each action, 0 behind its
+    own, and whether the place is the first of its slot, which is never empty."""
     slots = slots_of(world)
     words = np.zeros((len(world.actions), slot_places(world)), np.int32)
     first = np.zeros(words.shape, bool)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 import envs_jax
+from envs_jax.world import slots_of
 from experiments.config import ConfigError, ModelConfig, RunConfig
 from vldac.imitation import Imitation
 from vldac.mesh import batch_ways
@@ -133,7 +134,7 @@ def _build(config: RunConfig) -> Parts:
         optimizer=config.optimizer,
     )
     writer = AnswerWriter.build(
-        world.phrases, world.actions, tokenizer, policy.vocabulary, config.policy.max_tokens
+        world.phrases, world.actions, tokenizer, policy.vocabulary, config.policy.max_tokens, slots_of(world)
     )
     return Parts(
         config=config,

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 from envs_jax import World
+from envs_jax.world import spoken
 from experiments.build import Parts
 from experiments.config import to_json
 from experiments.display import Display
@@ -420,7 +421,7 @@ def episodes_of(policy: Policy, world: World, results: Results, recording: Recor
                 frames=recording.frames[number, : len(steps)],
                 answers=answers,
                 thoughts=[thoughts_of(answer) for answer in answers],
-                actions=[world.actions[actions[t]] if actions[t] >= 0 else None for t in steps],
+                actions=[spoken(world, actions[t]) for t in steps],
                 rewards=recording.reward[number, : len(steps)],
                 success=bool(results.success[number]),
                 world=world.name,

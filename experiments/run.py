@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -164,8 +165,13 @@ def parse(arguments: Sequence[str]) -> Command:
         return Command(config, known.resume, resume=True)
     if jax.process_count() > 1 and not config.name:
         raise ConfigError("name is empty; accepted: one that all processes of the run are given (--name)")
-    name = config.name or f"{config.world.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
+    name = config.name or f"{_plain(config.world)}-{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
     return Command(dataclasses.replace(config, name=name), Path(config.folder) / name, resume=False)
+
+
+def _plain(world: str) -> str:
+    """A world's name, options included, as part of a folder's: "a/b:split=test" -> a-b-split-test."""
+    return re.sub(r"[^\w.]+", "-", world).strip("-")
 
 
 def claim(command: Command) -> None:

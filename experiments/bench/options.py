@@ -129,7 +129,8 @@ def _worlds(options: Options, named: bool) -> tuple[str, ...]:
         return (options.run.world,) if named else envs_jax.names()
     found = []
     for pattern in options.worlds:
-        some = fnmatch.filter(envs_jax.names(), pattern)
+        base = pattern.partition(":")[0]  # options behind a colon are no part of the pattern
+        some = [name + pattern[len(base) :] for name in fnmatch.filter(envs_jax.names(), base)]
         if not some:
             raise ConfigError(f"worlds has {pattern!r}, which fits none; accepted: {', '.join(envs_jax.names())}")
         found += some

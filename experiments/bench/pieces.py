@@ -22,7 +22,7 @@ from experiments.build import Parts
 from experiments.config import ConfigError
 from experiments.restore import TRAINING, initial_params, stage_key
 from vldac import train
-from vldac.lanes import Observation, ResetPool, advance, begin, select
+from vldac.lanes import Observation, ResetPool, advance, begin, random_actions, select
 from vldac.policy import Policy
 from vldac.rollout import Trajectory, rollout
 
@@ -118,7 +118,7 @@ def _steps(world: Any, number: int, key: PRNGKeyArray) -> Any:
 
     def one(carry, key):
         states, pool, reward = carry
-        states, step = jax.vmap(world.step)(states, _random_actions(world, number, key))
+        states, step = jax.vmap(world.step)(states, random_actions(world, states, key))
         fresh, pool = pool.take(ended := step.terminated | step.truncated)
         return (select(ended, fresh, states), pool, reward + step.reward), None
 
@@ -133,14 +133,12 @@ def _frames(world: Any, number: int, key: PRNGKeyArray) -> Any:
     pool = ResetPool.create(world, pool_key, number)
 
     def one(carry, key):
-        lanes, outcome, pool = advance(world, carry[0], _random_actions(world, number, key), carry[1], history=1)
+        lanes, outcome, pool = advance(
+            world, carry[0], random_actions(world, carry[0].world, key), carry[1], history=1
+        )
         return (lanes, pool), outcome.step.reward.sum()
 
     return jax.lax.scan(one, (lanes, pool), jax.random.split(key, _WORLD_STEPS))
-
-
-def _random_actions(world: Any, number: int, key: PRNGKeyArray) -> Int[Array, " b"]:
-    return jax.random.randint(key, (number,), 0, len(world.actions), jnp.int32)
 
 
 class Model:

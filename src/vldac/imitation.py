@@ -20,7 +20,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from envs_jax import World
-from vldac.lanes import Lanes, Observation, ResetPool, advance, begin
+from vldac.lanes import Lanes, Observation, ResetPool, advance, begin, random_actions, select
 from vldac.mesh import gather, shard_batch, shard_params
 from vldac.policy import Policy
 from vldac.text.fragments import AnswerWriter
@@ -188,9 +188,9 @@ def demonstrate(setup: Imitation, lanes: Lanes, key: PRNGKeyArray) -> tuple[Lane
         lanes, pool = carry
         expert_key, random_key, choice_key = jax.random.split(key, 3)
         expert = jax.vmap(world.expert)(lanes.world, jax.random.split(expert_key, config.worlds))
-        uniform = jax.random.randint(random_key, expert.shape, 0, len(world.actions), jnp.int32)
-        follow = jax.random.uniform(choice_key, expert.shape) < config.expert_fraction
-        actions = jnp.where(follow, expert, uniform)
+        uniform = random_actions(world, lanes.world, random_key)
+        follow = jax.random.uniform(choice_key, lanes.closing.shape) < config.expert_fraction
+        actions = select(follow, expert, uniform)
         tokens, mask = jax.vmap(setup.writer.write)(jax.vmap(world.explain)(lanes.world), actions)
         row = Demonstration(observation=lanes.observation, tokens=tokens, mask=mask, valid=~lanes.closing)
         lanes, _, pool = advance(world, lanes, actions, pool, setup.policy.config.history)

@@ -18,6 +18,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, UInt8
 
 from envs_jax import Step, World
+from envs_jax.world import slots_of
 from vldac.mesh import shard_batch
 
 
@@ -123,6 +124,19 @@ def select(choose: Bool[Array, " b"], yes: Any, no: Any) -> Any:
     return jax.tree.map(leaf, yes, no)
 
 
+def action_ids(world: World, actions: Int[Array, "*b"]) -> Int[Array, "..."]:
+    """The ids of many actions: themselves, or the first numbers of records [..., 1 + n]."""
+    return actions[..., 0] if slots_of(world) else actions
+
+
+def random_actions(world: World, states: Any, key: PRNGKeyArray) -> Int[Array, "b ..."]:
+    """`random_action` in each of B worlds, states with leaves [B, ...]; one draw for all where ids are enough."""
+    lanes = len(states.steps)
+    if slots_of(world):
+        return jax.vmap(world.sample)(states, jax.random.split(key, lanes))
+    return jax.random.randint(key, (lanes,), 0, len(world.actions), jnp.int32)
+
+
 @struct.dataclass
 class ResetPool:
     """Fresh episodes for B of W worlds. Which ones a world gets depends on nothing but its own number and how many
@@ -167,9 +181,11 @@ class ResetPool:
 
 
 def advance(
-    world: World, lanes: Lanes, actions: Int[Array, " b"], pool: ResetPool, history: int
+    world: World, lanes: Lanes, actions: Int[Array, "b ..."], pool: ResetPool, history: int
 ) -> tuple[Lanes, Outcome, ResetPool]:
     """Steps every lane and replaces the episodes that are over.
+
+    Actions are ids, or records in a world with slots.
 
     A lane that was `closing` takes no step: it gets its fresh episode now. A lane that is truncated (and not
     terminated) becomes `closing`; one that terminated gets its fresh episode at once.

@@ -20,6 +20,7 @@ from flax import nnx, struct
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key, PRNGKeyArray, UInt8
 
 from envs_jax import World
+from envs_jax.world import slots_of
 from vldac.lanes import Observation
 from vldac.mesh import batch_ways, shard_batch, shard_params
 from vldac.models import VLM, Inputs, KVCache, TowerWork, ValueHead, Visual, VLMConfig, create, lora
@@ -74,7 +75,8 @@ class Response:
       mask: bool[B, N], true up to and including the end-of-sequence token.
         Worked example: 3 tokens in 5 slots -> [1, 1, 1, 0, 0].
       grammar_state: int32[B], the automaton's state after the answer.
-      action: int32[B], the action that the answer names, -1 = none.
+      action: int32[B], the action that the answer names, -1 = none; in a world with slots its record,
+        int32[B, 1 + n], all -1 = none.
       value: float32[B], the critic on the observation.
     """
 
@@ -82,7 +84,7 @@ class Response:
     log_probs: Float[Array, "*b n"]
     mask: Bool[Array, "*b n"]
     grammar_state: Int[Array, "*b"]
-    action: Int[Array, "*b"]
+    action: Int[Array, "..."]
     value: Float[Array, "*b"]
 
 
@@ -209,7 +211,7 @@ class Policy:
         if adapter is not None and adapter.rank:
             adapted = nnx.graphdef(nnx.eval_shape(lambda: _with_adapter(model_config, adapter, dtype)))
         height, width, _ = world.image_shape
-        grammar = ActionGrammar.build(world.actions, tokens, config.decoding)
+        grammar = ActionGrammar.build(world.actions, tokens, config.decoding, slots_of(world))
         grammar.check_budget(config.max_tokens)
         return cls(
             config=config,
@@ -353,9 +355,15 @@ class Policy:
             log_probs=answers.log_probs,
             mask=answers.mask,
             grammar_state=answers.state,
-            action=self.grammar.action(answers.state),
+            action=self._action(answers),
             value=answers.value,
         )
+
+    def _action(self, answers: Answers) -> Int[Array, "b ..."]:
+        grammar = self.grammar
+        if grammar.reader is None:
+            return grammar.action(answers.state)
+        return grammar.record(answers.tokens, answers.mask)
 
     def _write(self, model: VLM, answers: Answers, hidden: Float[Array, "b d"]) -> Answers:
         """Draws the token that follows, where an answer has not ended."""

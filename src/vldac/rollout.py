@@ -20,7 +20,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from envs_jax import World
-from vldac.lanes import Lanes, Observation, ResetPool, advance
+from envs_jax.world import random_action
+from vldac.lanes import Lanes, Observation, ResetPool, action_ids, advance, select
 from vldac.parts import in_parts
 from vldac.policy import Policy, Response
 from vldac.pooled import Worlds, pooled
@@ -184,10 +185,10 @@ def take_step(
 ) -> tuple[Lanes, ResetPool, dict[str, Any]]:
     """The worlds move as they were answered: (lanes, pool, what happened, under `Trajectory`'s names)."""
     actions, penalty = response.action, 0.0
-    invalid = actions < 0
+    invalid = action_ids(world, actions) < 0
     if config.invalid == "random":
-        draw = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(world.actions), jnp.int32))
-        actions = jnp.where(invalid, draw(keys), actions)
+        drawn = jax.vmap(lambda state, key: random_action(world, state, key))(lanes.world, keys)
+        actions = select(invalid, drawn, actions)
     elif config.invalid == "penalty":
         penalty = config.invalid_penalty * invalid
     lanes, outcome, pool = advance(world, lanes, actions, pool, history)
@@ -226,6 +227,7 @@ def rollout_metrics(trajectory: Trajectory) -> dict[str, Float[Array, ""]]:
         return (x * where).sum() / where.sum()  # 0/0 -> NaN: no such thing happened
 
     valid, ended, response = trajectory.valid, trajectory.ended, trajectory.response
+    ids = response.action if response.action.ndim == valid.ndim else response.action[..., 0]  # of records
     followers = response.mask[..., 1:].sum()  # tokens that are not the first of their answer
     return {
         "success_rate": mean(trajectory.success.astype(jnp.float32), ended),
@@ -233,7 +235,7 @@ def rollout_metrics(trajectory: Trajectory) -> dict[str, Float[Array, ""]]:
         "episode_length": mean(trajectory.episode_length.astype(jnp.float32), ended),
         "episodes": ended.sum().astype(jnp.float32),
         "reward": mean(trajectory.reward, valid),
-        "parse_failure_rate": mean((response.action < 0).astype(jnp.float32), valid),
+        "parse_failure_rate": mean((ids < 0).astype(jnp.float32), valid),
         "answer_tokens": mean(response.mask.sum(-1).astype(jnp.float32), valid),
         "tokens": response.mask.sum().astype(jnp.float32),
         "lane_use": followers / trajectory.lane_tokens,

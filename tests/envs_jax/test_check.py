@@ -519,7 +519,7 @@ def test_a_good_world_with_slots_passes():
 
 
 def test_is_action_is_what_can_be_spoken():
-    """On every record of small numbers: `spoken`, which works on texts, says the same, and no text has two records."""
+    """On every record of small numbers: `spoken`, which works on texts, agrees, and no text has two records."""
     world, numbers = Chores(), range(-2, 4)
     records = np.array(list(itertools.product(range(-1, 5), numbers, numbers, numbers)), np.int32)
     is_one = np.asarray(jax.vmap(lambda record: is_action(world, record))(jnp.asarray(records)))
@@ -552,7 +552,7 @@ def test_a_sample_that_is_not_admissible_is_caught():
 
 
 def test_a_record_that_is_nearly_an_action_must_do_nothing():
-    """Clipped words, or words behind an action's own, are taken for an action only by a world that does not ask."""
+    """Words behind an action's own make an action only in a world that does not ask."""
 
     def step(good, self, state, action):
         right = action.at[3].set(-1)  # looks away from the last place

@@ -17,7 +17,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from envs_jax import World
-from vldac.lanes import Observation, observe, observe_lanes, select
+from envs_jax.world import action_shape
+from vldac.lanes import Observation, action_ids, observe, observe_lanes, random_actions, select
 from vldac.mesh import shard_batch
 from vldac.policy import Policy
 
@@ -27,12 +28,12 @@ class Decision:
     """What was decided in B lanes.
 
     Attributes:
-      action: int32[B], -1 = an answer that names none.
+      action: int32[B], -1 = an answer that names none; with slots records, int32[B, 1 + n].
       tokens: int32[B, N], the answer; N = 0 for those that do not speak.
       mask: bool[B, N], its tokens.
     """
 
-    action: Int[Array, " b"]
+    action: Int[Array, "b ..."]
     tokens: Int[Array, "b n"]
     mask: Bool[Array, "b n"]
 
@@ -68,13 +69,13 @@ class Recording:
 
     Attributes:
       frames: uint8[R, S, H, W, 3], what was acted on.
-      action: int32[R, S].
+      action: int32[R, S], or records, int32[R, S, 1 + n].
       reward: float32[R, S].
       tokens: int32[R, S, N], and mask: bool[R, S, N], the answers.
     """
 
     frames: UInt8[Array, "r s h w 3"]
-    action: Int[Array, "r s"]
+    action: Int[Array, "r s ..."]
     reward: Float[Array, "r s"]
     tokens: Int[Array, "r s n"]
     mask: Bool[Array, "r s n"]
@@ -151,7 +152,7 @@ def play(
         ),
         recording=Recording(
             frames=jnp.zeros((record, steps, *world.image_shape), jnp.uint8),
-            action=jnp.zeros((record, steps), jnp.int32),
+            action=jnp.zeros((record, steps, *action_shape(world)), jnp.int32),
             reward=jnp.zeros((record, steps), jnp.float32),
             tokens=jnp.zeros((record, steps, answer_tokens), jnp.int32),
             mask=jnp.zeros((record, steps, answer_tokens), bool),
@@ -169,7 +170,7 @@ def play(
             success=results.success.at[where].max(step.success, mode="drop"),
             length=results.length.at[where].add(1, mode="drop"),
             episode_return=results.episode_return.at[where].add(step.reward, mode="drop"),
-            invalid=results.invalid.at[where].add(decision.action < 0, mode="drop"),
+            invalid=results.invalid.at[where].add(action_ids(world, decision.action) < 0, mode="drop"),
             tokens=results.tokens.at[where].add(decision.mask.sum(-1, dtype=jnp.int32), mode="drop"),
         )
         recording = jax.tree.map(
@@ -237,7 +238,7 @@ def play_scripted(world: World, key: PRNGKeyArray, episodes: int) -> tuple[Resul
         return silent(jax.vmap(world.expert)(states, jax.random.split(key, len(idle))))
 
     def chance(states, observation, memory, key, idle):
-        return silent(jax.random.randint(key, idle.shape, 0, len(world.actions), jnp.int32))
+        return silent(random_actions(world, states, key))
 
     expert_key, chance_key = jax.random.split(key)
     by_expert, _ = play(world, expert, expert_key, episodes, lanes=episodes)

@@ -5,6 +5,7 @@
   action, so that actions are a trie.
 * `writer` accepts nothing but one object without optional whitespace: what is sampled under the grammar mask.
 * `finder` reads any bytes, JSON whitespace allowed, and reports every object at the byte that completes it.
+* Actions with slots (`Speech`) are all reported as action 0: which one it is, is read when the answer has ended.
 * Transitions report the action, positions do not remember it: with A actions that keeps A times fewer of them.
 """
 
@@ -13,8 +14,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from vldac.text.speech import Speech
 
 WHITESPACE = b" \t\n\r"
 HEX = b"0123456789abcdefABCDEF"
@@ -30,12 +35,14 @@ class ByteAutomaton:
       names: int32[Q, 256], the action of the answer that this byte completes, -1 = none.
       complete: bool[Q], a whole answer has been written and nothing may follow; never in a finder.
       dead: the position that no answer can be reached from; -1 in a finder, which has none.
+      inside: bool[Q], behind the quote that opens an action, and before the `}` that ends its object.
     """
 
     next_position: np.ndarray
     names: np.ndarray
     complete: np.ndarray
     dead: int
+    inside: np.ndarray
 
     def run(self, text: bytes) -> tuple[int, int]:
         """Byte by byte, for people and tests: (position, the action of the last answer completed or -1)."""
@@ -46,7 +53,7 @@ class ByteAutomaton:
         return position, action
 
 
-def writer(actions: Sequence[str]) -> ByteAutomaton:
+def writer(actions: Sequence[str] | Speech) -> ByteAutomaton:
     """Accepts `{"thoughts": "` STRING `", "action": "` ACTION `"}`, the object that `json.dumps` would write.
 
     Lone surrogate escapes are left out of STRING, so that the parsed text can be encoded again; so are
@@ -64,10 +71,11 @@ def writer(actions: Sequence[str]) -> ByteAutomaton:
         names=_names(answer.names, positions + 1),
         complete=np.arange(positions + 1) == answer.done,
         dead=dead,
+        inside=np.array([*map(answer.inside, range(positions)), False]),
     )
 
 
-def finder(actions: Sequence[str]) -> ByteAutomaton:
+def finder(actions: Sequence[str] | Speech) -> ByteAutomaton:
     """Finds answer objects anywhere in any bytes.
 
     Subset construction: a position is the set of places in the object at which a reading begun at some `{` may
@@ -102,7 +110,11 @@ def finder(actions: Sequence[str]) -> ByteAutomaton:
             row[members] = numbers[after]
         rows.append(row)
     return ByteAutomaton(
-        next_position=np.stack(rows), names=_names(named, len(rows)), complete=np.zeros(len(rows), bool), dead=-1
+        next_position=np.stack(rows),
+        names=_names(named, len(rows)),
+        complete=np.zeros(len(rows), bool),
+        dead=-1,
+        inside=np.array([any(map(answer.inside, places)) for places in order]),
     )
 
 
@@ -142,7 +154,7 @@ class _Object:
       names: (place, byte) -> the action of the object that this byte completes.
     """
 
-    def __init__(self, actions: Sequence[str], whitespace: bool, surrogates: bool):
+    def __init__(self, actions: Sequence[str] | Speech, whitespace: bool, surrogates: bool):
         self.edges: list[dict[int, int]] = [{}]
         self.whitespace = whitespace
         self.surrogates = surrogates
@@ -153,13 +165,28 @@ class _Object:
         place = self.gap(self.literal(place, b","), b" ")
         place = self.gap(self.literal(place, b'"action"'))
         place = self.gap(self.literal(place, b":"), b" ")
-        place = self.literal(place, b'"')
+        place = self.opened = self.literal(place, b'"')
         self.names: dict[tuple[int, int], int] = {}
         self.done = self.place()
+        if not isinstance(actions, Sequence):
+            self.graft(place, *actions.acceptor())
+            return
         for action, spelled in enumerate(encoded_actions(actions)):
             last = self.gap(self.literal(place, spelled + b'"'))
             self.edges[last][ord("}")] = self.done
             self.names[last, ord("}")] = action
+
+    def inside(self, place: int) -> bool:
+        return place >= self.opened and place != self.done
+
+    def graft(self, place: int, edges: list[dict[int, int]], start: int, closed: int) -> None:
+        """Lets the texts of an acceptor follow, each with its closing quote."""
+        places = [place if i == start else self.place() for i in range(len(edges))]
+        for position, row in enumerate(edges):
+            self.edges[places[position]] |= {byte: places[target] for byte, target in row.items()}
+        last = self.gap(places[closed])
+        self.edges[last][ord("}")] = self.done
+        self.names[last, ord("}")] = 0
 
     def place(self) -> int:
         self.edges.append({})

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from envs_jax import World
+from envs_jax.world import slots_of
 from vldac.text.automaton import json_text
 from vldac.text.prompt import task_text
 from vldac.text.tokenizer import BYTE_TOKENIZER, byte_alphabet
@@ -23,13 +24,16 @@ FRAME = ('{"thoughts": "', '", "action": "', '"}')  # of an answer; text, though
 
 
 def corpus(worlds: Iterable[World]) -> list[str]:
-    """All that is written in these worlds: tasks, phrases (first of a thought, and behind others), actions."""
+    """All that is written in these worlds: tasks, actions, phrases and slots' words (first, and behind others)."""
     texts = []
     for world in worlds:
         texts.append(task_text(world.instruction, world.actions))
         for phrase in map(json_text, world.phrases):
             texts += [phrase, f" {phrase}"]
         texts += map(json_text, world.actions)
+        for slot in slots_of(world).values():
+            for word in map(json_text, slot.words):
+                texts += [word, f" {word}"]
     return texts
 
 

@@ -8,13 +8,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from envs_jax import Slot
+from envs_jax.world import PLACE
 from vldac.text.automaton import encoded_actions, json_text
 from vldac.text.tokenizer import Tokenizer, Vocabulary, encode
 
@@ -79,17 +81,22 @@ class AnswerWriter:
     """Writes `{"thoughts": "PHRASE PHRASE", "action": "ACTION"}` and EOS: demonstrations for a world.
 
     Attributes:
-      table: the opening; every phrase as the first of the thoughts; every phrase after a space; and for every
-        action, what closes the thoughts, names it and ends.
+      table: the opening; every phrase as the first of the thoughts; every phrase after a space; and what
+        closes the thoughts, names an action and ends, with the words of slots apart.
       phrases: P, how many phrases.
       actions: A, how many actions.
       max_tokens: N, slots of an answer.
+      closing: int32[A, F], fragments of what closes the thoughts, names the action and ends; -1 = nothing. Where a
+        word goes, the fragment of its slot's word 0.
+      place: int32[A, F], the place of the record whose word goes there; -1 = no word does.
     """
 
     table: FragmentTable
     phrases: int
     actions: int
     max_tokens: int
+    closing: Int[np.ndarray, "A F"]
+    place: Int[np.ndarray, "A F"]
 
     @classmethod
     def build(
@@ -99,6 +106,7 @@ class AnswerWriter:
         tokenizer: Tokenizer,
         vocabulary: Vocabulary,
         max_tokens: int,
+        slots: Mapping[str, Slot] | None = None,
     ) -> AnswerWriter:
         """Tokenises all that an answer can be made of, on the host and once.
 
@@ -117,20 +125,53 @@ class AnswerWriter:
         opening = exact('{"thoughts": "')
         first = [exact(json_text(phrase)) for phrase in phrases]
         later = [exact(" " + json_text(phrase)) for phrase in phrases]
-        closings = [
-            [*exact(f'", "action": "{spelled.decode()}"}}'), vocabulary.eos_id]
-            for spelled in encoded_actions(actions)
-        ]
-        needed = len(opening) + max(map(len, closings))
+        encoded_actions(actions)
+        slots, fragments = slots or {}, [opening, *first, *later]
+        words: dict[tuple[str, str], int] = {}  # (slot, what stands before a word) -> the fragment of word 0
+        programs, longest = [], 0
+        for action in actions:
+            parts = PLACE.split(action) if slots else [action]
+            program, place, length, before = [], 0, 0, ""
+            for i, part in enumerate(parts):
+                if i % 2 == 0:
+                    # A space goes with the word that it comes before: there a tokenizer cuts.
+                    before = " " if part.endswith(" ") and i + 1 < len(parts) else ""
+                    text = ('", "action": "' if i == 0 else "") + json_text(part[: len(part) - len(before)])
+                    text += '"}' if i + 1 == len(parts) else ""
+                    fixed = exact(text) + [vocabulary.eos_id] * (i + 1 == len(parts))
+                    program.append((len(fragments), -1))
+                    fragments.append(fixed)
+                    length += len(fixed)
+                    continue
+                for _ in range(slots[part].most):
+                    if (part, before) not in words:
+                        words[part, before] = len(fragments)
+                        fragments += [exact(before + json_text(word)) for word in slots[part].words]
+                    base = words[part, before]
+                    program.append((base, place))
+                    length += max(map(len, fragments[base : base + len(slots[part].words)]))
+                    place, before = place + 1, " "
+            programs.append(program)
+            longest = max(longest, length)
+        needed = len(opening) + longest
+        table = np.full((len(actions), max(map(len, programs)), 2), -1, np.int32)
+        for row, program in zip(table, programs, strict=True):
+            row[: len(program)] = program
         if max_tokens < needed:
             raise ValueError(
                 f"max_tokens is {max_tokens}; accepted: {needed} or more, the longest answer without thoughts"
             )
-        table = FragmentTable.build([opening, *first, *later, *closings], vocabulary.pad_id)
-        return cls(table, len(phrases), len(actions), max_tokens)
+        return cls(
+            FragmentTable.build(fragments, vocabulary.pad_id),
+            len(phrases),
+            len(actions),
+            max_tokens,
+            closing=table[..., 0],
+            place=table[..., 1],
+        )
 
     def write(
-        self, phrase_ids: Int[Array, " n"], action: Int[Array, ""]
+        self, phrase_ids: Int[Array, " n"], action: Int[Array, "..."]
     ) -> tuple[Int[Array, " N"], Bool[Array, " N"]]:
         """One answer.
 
@@ -139,7 +180,7 @@ class AnswerWriter:
 
         Args:
           phrase_ids: the thoughts; ids outside the phrases, such as -1, are nothing.
-          action: in range(A); anything else is clipped into it.
+          action: in range(A), anything else is clipped into it; or a record that is an action.
 
         Returns:
           (tokens int32[N], pad after EOS; mask bool[N], true up to and including EOS).
@@ -147,9 +188,14 @@ class AnswerWriter:
         known = (phrase_ids >= 0) & (phrase_ids < self.phrases)
         later = jnp.cumsum(known) > 1
         thoughts = jnp.where(known, 1 + phrase_ids + self.phrases * later, -1)
-        closing = 1 + 2 * self.phrases + jnp.clip(action, 0, self.actions - 1)
-        room = self.max_tokens - self.table.length_of(jnp.int32(0)) - self.table.length_of(closing)
+        number = jnp.clip(action[0] if action.ndim else action, 0, self.actions - 1)
+        closing = jnp.asarray(self.closing)[number]
+        if action.ndim:
+            place = jnp.asarray(self.place)[number]
+            word = action[1 + jnp.maximum(place, 0)]
+            closing = jnp.where(place < 0, closing, jnp.where(word >= 0, closing + word, -1))
+        room = self.max_tokens - self.table.length_of(jnp.int32(0)) - self.table.length_of(closing).sum()
         thoughts = jnp.where(jnp.cumsum(self.table.length_of(thoughts)) <= room, thoughts, -1)
-        ids = jnp.concatenate([jnp.zeros(1, jnp.int32), thoughts, closing[None]])
+        ids = jnp.concatenate([jnp.zeros(1, jnp.int32), thoughts, closing])
         tokens, mask, _ = self.table.pack(ids, self.max_tokens)
         return tokens, mask

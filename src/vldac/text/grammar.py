@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -22,7 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Integer
 
+from envs_jax import Slot
 from vldac.text.automaton import ByteAutomaton, finder, writer
+from vldac.text.records import RecordReader
+from vldac.text.speech import speech
 from vldac.text.tokenizer import Vocabulary
 
 NEVER = 2**30  # tokens to the end where there is no way; finite, so that 1 + NEVER is a number
@@ -31,7 +34,7 @@ _NOTHING, _PAD, _EOS = -3, -2, -1  # the last three classes: ids without bytes, 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("next_state", "token_class", "distance"),
+    data_fields=("next_state", "token_class", "distance", "reader"),
     meta_fields=("decoding", "eos_id", "start"),
 )
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,7 @@ class ActionGrammar:
       decoding: "free" or "grammar".
       eos_id: ends an answer.
       start: the state before the first token.
+      reader: reads the words of actions with slots, None without.
     """
 
     next_state: Integer[np.ndarray | Array, "Q C"]
@@ -58,31 +62,37 @@ class ActionGrammar:
     decoding: Literal["free", "grammar"]
     eos_id: int
     start: int = 0
+    reader: RecordReader | None = None
 
     @classmethod
-    def build(cls, actions: Sequence[str], vocabulary: Vocabulary, decoding: str) -> ActionGrammar:
+    def build(
+        cls, actions: Sequence[str], vocabulary: Vocabulary, decoding: str, slots: Mapping[str, Slot] | None = None
+    ) -> ActionGrammar:
         """Compiles the grammar of a world's actions, on the host.
 
         Args:
           actions: what may be spoken; the action id is the index.
           vocabulary: of the model.
           decoding: "free" or "grammar".
+          slots: what may stand in their places; None or empty = they are fixed texts.
 
         Raises:
-          ValueError: an action is empty, repeated or not text; the vocabulary can not write one of them; or
-            another decoding.
+          ValueError: an action is empty, repeated or not text; the vocabulary can not write one of them; two are
+            spoken alike; or another decoding.
         """
         if decoding not in ("free", "grammar"):
             raise ValueError(f"decoding is {decoding!r}; accepted: 'free', 'grammar'")
-        automaton = writer(actions) if decoding == "grammar" else finder(actions)
+        said = speech(actions, slots) if slots else actions
+        automaton = writer(said) if decoding == "grammar" else finder(said)
         next_state, token_class = _fold(automaton, vocabulary)
         distance = _distance(automaton, next_state)
-        missing = _unwritable(automaton, next_state, len(actions))
+        reader = RecordReader.build(automaton, said, vocabulary) if slots else None
+        missing = _unwritable(automaton, next_state, 1 if slots else len(actions))
         if missing:
             names = ", ".join(repr(actions[action]) for action in missing)
             raise ValueError(f"the vocabulary has no tokens to write the answer of action {names}")
         dtype = next(t for t in (np.uint8, np.uint16, np.int32) if next_state.max() <= np.iinfo(t).max)
-        return cls(next_state.astype(dtype), token_class, distance, decoding, vocabulary.eos_id)
+        return cls(next_state.astype(dtype), token_class, distance, decoding, vocabulary.eos_id, reader=reader)
 
     def check_budget(self, max_tokens: int) -> None:
         """Raises ValueError if no answer fits into `max_tokens` tokens, EOS included."""
@@ -132,6 +142,26 @@ class ActionGrammar:
         """int32[*b], the action that the text so far names, -1 = none."""
         position, named = self._unpack(state)
         return jnp.where(jnp.asarray(self.distance)[position] < NEVER, named - 1, -1)
+
+    def record(self, tokens: Int[Array, "*b n"], mask: Bool[Array, "*b n"]) -> Int[Array, "*b ..."]:
+        """What answers name, read when they have ended: int32[*b, 1 + places] with slots (all -1 = none), else
+        int32[*b], the action alone.
+
+        Of several answer objects the last counts. One whose action holds a word that its slot does not have, or
+        more words than it takes, names no action, so it is no answer object.
+
+        Args:
+          tokens, mask: as for `states`.
+        """
+        before = self.states(tokens, mask)
+        last = jnp.where(mask[..., -1], self.advance(before[..., -1], tokens[..., -1]), before[..., -1])
+        if self.reader is None:
+            return self.action(last)
+        position, _ = self._unpack(before)
+        entry = jnp.asarray(self.next_state)[position, jnp.asarray(self.token_class)[tokens]]
+        _, newly = self._unpack(entry.astype(jnp.int32))
+        record = self.reader.read(tokens, position, (newly > 0) & mask)
+        return jnp.where((self.action(last) >= 0)[..., None], record, -1)
 
     def states(self, tokens: Int[Array, "*b n"], mask: Bool[Array, "*b n"]) -> Int[Array, "*b n"]:
         """The state before each token, as `advance` met it while the answer was sampled.
