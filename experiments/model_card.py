@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from envs_jax.world import slots_of
 from experiments.build import Parts
 from vldac.policy import Policy
 from vldac.report.numbers import duration, number_with_interval, percent, rate_with_interval
@@ -207,6 +208,8 @@ def _limits(parts: Parts) -> str:
     policy = parts.policies[parts.config.world]
     height, width, _ = world.image_shape
     actions = ", ".join(f"`{action}`" for action in world.actions)
+    slots = ", ".join(f"{len(slot.words)} in `{{{name}}}`" for name, slot in slots_of(world).items())
+    actions += f" (words that may stand there: {slots})" if slots else ""
     if policy.config.decoding == "grammar":
         how = "In training it could write nothing but answers that name one of these."
     else:
