@@ -198,7 +198,7 @@ def test_the_table_of_a_large_world_is_bounded():
     names = tuple(f"{word} {i}" for word in words[:50] for i in (1, 2, 3))
     slots = {"object": Slot(names), "receptacle": Slot(names[::-1]), "word": Slot(tuple(words), most=6)}
     verbs = ("heat", "cool", "clean", "slice", "take", "move", "put", "open", "close", "use")
-    actions = tuple(f"{verb} {{object}} with {{receptacle}}" for verb in verbs) + ("look", "search[{word}]")
+    actions = (*(f"{verb} {{object}} with {{receptacle}}" for verb in verbs), "look", "search[{word}]")
     tokens = vocabulary(load_tokenizer(BPE_TOKENIZER))
     grammar = ActionGrammar.build(actions, tokens, "grammar", slots)
     assert grammar.next_state.nbytes < 16e6, grammar.next_state.shape
