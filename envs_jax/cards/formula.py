@@ -1,18 +1,22 @@
 """Formulas of the points games, worked out on the device: is this row of tokens a formula, and is it 24?
 
-A token is an index into TOKENS: the numbers 1 to 10, six signs, and the blank that stands for a refused number. Two
-readings of a row:
+A token is an index into TOKENS: the numbers 1 to 10, six signs, and the blank that stands for a refused number.
+Two readings of a row:
 
-* plain: every number is a number of its own, the four basic operations, brackets, signs before a number. Values are
-  fractions, so that 8 / (3 - 8 / 3) is 24. Blanks mean nothing.
+* plain: every number is a number of its own; the four basic operations, brackets, signs before a number. Values
+  are fractions, so that 8 / (3 - 8 / 3) is 24. Blanks mean nothing.
 * faithful: what Python's `eval` makes of the tokens written without spaces, as RL4VLM's gym-cards does
   (gym_cards/envs/points.py): "5" "5" is 55, "*" "*" a power, "/" "/" a floor division, blanks keep such
-  neighbours apart, values are ints and float64, and 8 / (3 - 8 / 3) is 23.999999999999989.
+  neighbours apart, values are ints and float64, and 8 / (3 - 8 / 3) is 23.99999999999999.
 
 The faithful reading is computed in float64 whatever `jax_enable_x64` says (CPUs and GPUs have it; a TPU only
-something near it). Three limits, none of which four cards can get to a target from 2 to 99 through: a value beyond
-2**53 and a complex number count as a failure at once; numbers below 1e-307 may be 0; the last bit of a power with a
-base or an exponent that is not whole is that of the device's `pow`, on a CPU the one that Python has.
+something near it). Its limits:
+
+* A value beyond 2**53 and a complex number are a failure at once. Three cards can make them, but no fourth one can
+  bring them back to a target from 2 to 99, which is what the worlds accept.
+* Numbers below 1e-307 may be 0; four cards have no use for the difference.
+* The last bit of a power whose base or exponent is not whole is that of the device's `pow`: the same as Python's
+  on a CPU as far as tests have gone, not proven elsewhere.
 
 The parser is an operator-precedence machine ("shunting yard") with one action, shift or reduce, a turn.
 """

@@ -18,6 +18,7 @@ RANKS = ("A", "2", "3", "4", "5", "6", "7", "8", "9", "10", "J", "Q", "K")
 SUITS = ("♥", "♠", "♦", "♣")
 BAIZE = (0x35, 0x65, 0x4D)  # the table of RL4VLM's gym-cards
 _RED, _BLACK = (200, 20, 30), (10, 10, 10)
+_EDGE = (150, 150, 150)  # tells cards apart that lie one upon another
 _BACK, _BACK_LINE = (40, 60, 140), (150, 165, 215)
 
 
@@ -29,7 +30,9 @@ def _rank_ids() -> np.ndarray:
     return table
 
 
-def card(height: int, width: int, rank: Int[Array, ""], suit: Int[Array, ""]) -> UInt8[Array, "{height} {width} 3"]:
+def card(
+    height: int, width: int, rank: Int[Array, ""], suit: Int[Array, ""]
+) -> UInt8[Array, "{height} {width} 3"]:
     """One card on the table's green.
 
     Args:
@@ -38,10 +41,12 @@ def card(height: int, width: int, rank: Int[Array, ""], suit: Int[Array, ""]) ->
       suit: int32[], index into SUITS.
     """
     image = raster.canvas(height, width, BAIZE)
-    image = raster.rectangle(image, 0.0, 0.0, float(width), float(height), raster.WHITE, 0.08 * width)
+    image = raster.rectangle(image, 0.0, 0.0, float(width), float(height), _EDGE, 0.08 * width)
+    line = max(1.0, 0.015 * width)
+    image = raster.rectangle(image, line, line, width - line, height - line, raster.WHITE, 0.08 * width - line)
     color = jnp.where(suit % 2 == 0, jnp.asarray(_RED), jnp.asarray(_BLACK))
     size = 0.52 * height
-    margin = 0.02 * width
+    margin = 0.04 * width
     image = raster.text(image, jnp.asarray(_rank_ids())[rank], margin, -0.06 * height, size, color, bold=True)
     suits = jnp.asarray(glyphs.encode("".join(SUITS)))
     return raster.text(image, suits[suit][None], margin, 0.44 * height, size, color)
