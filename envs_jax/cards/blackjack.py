@@ -1,7 +1,7 @@
 """Blackjack without doubling, splitting or wagers: come nearer to 21 than the dealer, and not beyond.
 
-The task of RL4VLM's gym-cards (gym_cards/envs/blackjack.py, which is Gymnasium's with pictures), to the letter where
-it matters for comparison:
+The task of RL4VLM's gym-cards (gym_cards/envs/blackjack.py, which is Gymnasium's with pictures), to the letter
+where it matters for comparison:
 
 * An infinite deck, four of whose thirteen cards are worth 10; a ten is shown as J, Q or K, never as 10. An ace
   counts 11 as long as the hand does not go beyond 21. Dealer and player get two cards each, one of the dealer's is

@@ -22,9 +22,9 @@ _TEST = ((2, 6), (4, 8))
 class EZPoints(Points):
     """The world `cards/ez_points`, after gym_cards/envs/ezpoints.py.
 
-    The first card is uniform on 2 to K; if it divides 12, the other one is, with equal chance, what it takes by "*"
-    or by "+", otherwise what it takes by "+"; then the two change places with equal chance. The reward of a formula
-    is 10, or -1; a formula of more than five tokens truncates.
+    The first card is uniform on 2 to K; if it divides 12, the other one is, with equal chance, what it takes by
+    "*" or by "+", otherwise what it takes by "+"; then the two change places with equal chance. A formula of more
+    than five tokens truncates.
 
     Args:
       name: registered name.

@@ -1,4 +1,4 @@
-"""Which hands are dealt: lists made on the host, one of whose entries a reset draws, so that nothing is rejected."""
+"""Which hands are dealt: lists made on the host, of which a reset draws one entry, so that none is rejected."""
 
 from __future__ import annotations
 

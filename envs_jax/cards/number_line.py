@@ -16,12 +16,15 @@ replaces by a random one, moves nothing, costs a step, and is rewarded like any 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt8
 
+from envs_jax.cards import hands
 from envs_jax.render import glyphs, raster
 from envs_jax.world import Step
 
@@ -56,6 +59,7 @@ class NumberLine:
       max_position: greatest number, 2..99.
       image_shape: (height, width, 3) of the picture, at least 48 x 48; the layout is scaled to it and the letters
         keep their proportions.
+      split: of episodes. An instance is the pair of start and goal; about one in five is "test", by a fixed hash.
 
     Raises:
       ValueError: an option is out of range.
@@ -64,6 +68,7 @@ class NumberLine:
     name: str = "cards/number_line"
     max_position: int = 5
     image_shape: tuple[int, int, int] = (_SIDE, _SIDE, 3)
+    split: hands.Split = "all"
 
     actions = ("-", "+")
     instruction = "Make Current equal to Target. The action + adds one to Current, the action - takes one away."
@@ -71,11 +76,11 @@ class NumberLine:
     def __post_init__(self):
         if type(self.max_position) is not int or not 2 <= self.max_position <= 99:
             raise ValueError(f"max_position is {self.max_position!r}; accepted: an int from 2 to 99")
-        shape = self.image_shape
-        ok = isinstance(shape, tuple) and len(shape) == 3 and all(type(n) is int for n in shape)
-        if not ok or min(shape[:2]) < _LEAST_SIDE or shape[2] != 3:
+        hands.check_image_shape(self.image_shape, _LEAST_SIDE)
+        hands.check_split(self.split)
+        if not len(_pairs(self.max_position, self.split)):
             raise ValueError(
-                f"image_shape is {shape!r}; accepted: (height, width, 3), both at least {_LEAST_SIDE}"
+                f"split is {self.split!r}; accepted with max_position {self.max_position}: 'all', 'train'"
             )
 
     @property
@@ -91,6 +96,10 @@ class NumberLine:
     def reset(self, key: PRNGKeyArray) -> State:
         """Start and goal, drawn with `key`; never equal."""
         key, start_key, goal_key = jax.random.split(key, 3)
+        if self.split != "all":
+            pairs = _pairs(self.max_position, self.split)
+            pair = jnp.asarray(pairs)[jax.random.randint(start_key, (), 0, len(pairs), jnp.int32)]
+            return State(key=key, steps=jnp.int32(0), position=pair[0], goal=pair[1])
         start = jax.random.randint(start_key, (), 0, self.max_position + 1, jnp.int32)
         goal = jax.random.randint(goal_key, (), 0, self.max_position + 1, jnp.int32)
         goal = jnp.where(start == goal, (goal + 1) % self.max_position, goal)
@@ -137,3 +146,12 @@ class NumberLine:
     def explain(self, state: State) -> Int[Array, " n"]:
         """What is read from the picture, "3 to 5": Current is 3, Target is 5."""
         return jnp.stack([state.position, jnp.int32(self.max_position + 1), state.goal])
+
+
+@cache
+def _pairs(max_position: int, split: hands.Split) -> np.ndarray:
+    """Starts and goals of a split as often as upstream draws them, int32[n, 2], equally likely."""
+    start, goal = np.divmod(np.arange((max_position + 1) ** 2, dtype=np.int32), max_position + 1)
+    goal = np.where(start == goal, (goal + 1) % max_position, goal)
+    test = hands.held_out(start * 100 + goal)
+    return np.stack([start, goal], axis=1)[hands.part(test, split)].astype(np.int32)

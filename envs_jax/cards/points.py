@@ -4,13 +4,14 @@ After gym_cards/envs/ezpoints.py and points.py of RL4VLM, to the letter where it
 
 * A card is worth its number, an ace 1, a face 10. A number that no unused card has is refused: a blank is written
   instead, reward -1. Every other token is written, reward 0.
-* "=" ends the episode (terminated): reward 10 if all cards are used and the formula's value is the target, else -1.
+* "=" ends the episode (terminated): reward 10 if all cards are used and the formula comes to the target, else -1.
 * A step with a formula longer than the limit already does nothing but truncate, with reward -1, "=" included.
 * Picture: the table's green, cards in a row across the middle, the formula below in white.
 
 Where it differs, beside how formulas are read (`formula.py`, option `faithful`): an action id that is none, which
 upstream replaces by a random one, writes nothing, costs a step and -1; as it writes nothing, the limit is one on
-steps, which is the same for all other actions. The formula is broken into lines where upstream's leaves the picture.
+steps, which is the same for all other actions. The formula is broken into lines where upstream's leaves the
+picture.
 """
 
 from __future__ import annotations

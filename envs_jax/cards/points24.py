@@ -19,8 +19,7 @@ from envs_jax.cards.points import Points, values_of
 class Points24(Points):
     """The world `cards/points24`, after gym_cards/envs/points.py.
 
-    Four cards, each uniform on A to K. The reward of a formula is 10, or -1; a formula of more than 20 tokens
-    truncates.
+    Four cards, each uniform on A to K. A formula of more than 20 tokens truncates.
 
     Args:
       name: registered name.
@@ -61,8 +60,8 @@ class Points24(Points):
     def instruction(self) -> str:
         """The task in words."""
         return (
-            f"Write a formula that equals {self.target} with all four cards, one number or sign at a time, then say "
-            "=. J, Q and K count as 10."
+            f"Write a formula that equals {self.target} with all four cards, one number or sign at a time, then "
+            "say =. J, Q and K count as 10."
         )
 
     @property
