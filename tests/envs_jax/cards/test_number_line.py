@@ -189,6 +189,17 @@ def test_two_digit_numbers_are_written_in_full():
     np.testing.assert_allclose(picture, np.asarray(expected, int), atol=1)
 
 
+def test_train_and_test_share_no_pair_of_start_and_goal():
+    drawn = {}
+    for split in ("all", "train", "test"):
+        world = envs_jax.make("cards/number_line", split=split)
+        states = jax.jit(jax.vmap(world.reset))(jax.random.split(jax.random.key(3), 4000))
+        drawn[split] = set(zip(states.position.tolist(), states.goal.tolist(), strict=True))
+    assert not drawn["train"] & drawn["test"]
+    assert drawn["train"] | drawn["test"] == drawn["all"]
+    assert 0.1 < len(drawn["test"]) / len(drawn["all"]) < 0.3
+
+
 def test_it_keeps_the_contract_of_a_world(world):
     report = envs_jax.check(world)
     assert report.name == "cards/number_line"

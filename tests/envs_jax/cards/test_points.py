@@ -16,7 +16,6 @@ from envs_jax.cards import ez_points, points24
 from envs_jax.cards.ez_points import EZPoints
 from envs_jax.cards.formula import MINUS, OVER, PLUS, TIMES, TOKENS
 from envs_jax.cards.plans import plans
-from envs_jax.cards.points import State
 from envs_jax.cards.points24 import Points24
 
 NAMES = ("cards/ez_points", "cards/points24")
@@ -225,7 +224,7 @@ def test_the_thought_is_what_the_plan_has_next():
     assert spoken(world, state) == [")", "="]
     state, _ = play(world, step, state, "8")
     described = [world.phrases[i] for i in np.asarray(world.describe(state)) if i >= 0]
-    assert described == "cards 3 3 8 8 formula 8 / ( 3 - 8 / 3".split()
+    assert described == ["cards", "3", "3", "8", "8", "formula", "8", "/", "(", "3", "-", "8", "/", "3"]
     state, _ = play(world, step, state, "+")
     assert spoken(world, state) == ["="] and world.actions[int(expert(state))] == "="  # nothing to be saved
 
@@ -239,10 +238,7 @@ def test_every_rank_and_every_token_can_be_told_from_every_other(name):
     states += [fresh.replace(formula=fresh.formula.at[0].set(t), length=jnp.int32(1)) for t in range(16)]
     pictures = np.asarray(render(jax.tree.map(lambda *x: jnp.stack(x), *states)), int)
     for i, j in itertools.combinations(range(len(pictures)), 2):
-        if (i, j) != (4, 4):
-            same = i == j or (i == 4 and j >= 13 and False)
-            assert same or (np.abs(pictures[i] - pictures[j]).max(axis=2) > 80).sum() >= 3
-    assert isinstance(fresh, State)
+        assert (np.abs(pictures[i] - pictures[j]).max(axis=2) > 80).sum() >= 3
 
 
 @pytest.mark.parametrize("name", NAMES)
