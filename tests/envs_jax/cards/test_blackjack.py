@@ -124,7 +124,7 @@ def test_the_strategy_is_the_better_action_by_a_second_computation():
             ends[hard, ace, min(total, 26)] = 1
         else:
             for card in range(1, 11):
-                ends[hard, ace] += chance[card] * ends[hard + card, ace or card == 1]
+                ends[hard, ace] += chance[card] * ends[hard + card, int(ace or card == 1)]
     for up in range(1, 11):
         dealer = ends[up, int(up == 1)]
         np.testing.assert_allclose(dealer.sum(), 1)
