@@ -51,7 +51,8 @@ HELD = -2  # in the agent's hand
 
 @struct.dataclass
 class State:
-    """One episode. R receptacles and O objects at most; a word is an index into the tables' words, -1 past the last.
+    """One episode. R receptacles and O objects at most; a word is an index into the tables' words, -1 past the
+    last.
 
     Attributes:
       key: what an episode would draw from; the steps of this world draw nothing.
@@ -102,7 +103,8 @@ def object_types(state: State) -> Int[Array, " o"]:
 
 
 def accessible(state: State) -> Bool[Array, " r"]:
-    """Receptacles that objects can be taken from and put into: [closed drawer, open drawer, desk, -] -> [0, 1, 1, 0]."""
+    """Receptacles that objects can be taken from and put into: [closed drawer, open drawer, desk, -] -> [0, 1,
+    1, 0]."""
     kinds = receptacle_types(state)
     return (kinds >= 0) & (~jnp.asarray(t.OPENABLE)[kinds] | state.is_open)
 
@@ -112,7 +114,8 @@ def possible(state: State) -> tuple[Bool[Array, "15 o"], Bool[Array, "15 r"], Bo
 
     The command of an action with several places is possible for every combination of its words.
 
-    Worked example: at an open fridge 1 with an egg 1 and an apple 1 in it, nothing in hand -> row TAKE: both of the
+    Worked example: at an open fridge 1 with an egg 1 and an apple 1 in it, nothing in hand -> row TAKE: both of
+    the
     objects, and fridge 1 alone of the receptacles.
     """
     r_kind, o_kind = receptacle_types(state), object_types(state)
@@ -196,7 +199,8 @@ def apply(state: State, record: Int[Array, "3"]) -> State:
 
 
 def treated(state: State) -> Bool[Array, " o"]:
-    """Whether an object is what the task wants it to be, clean, hot or cool; true of all where it wants nothing."""
+    """Whether an object is what the task wants it to be, clean, hot or cool; true of all where it wants
+    nothing."""
     ways = jnp.stack([state.clean, state.hot, state.cool])
     wants = (state.task >= t.CLEAN) & (state.task <= t.COOL)
     return jnp.where(wants, ways[jnp.clip(state.task - t.CLEAN, 0, 2)], True)
@@ -205,8 +209,10 @@ def treated(state: State) -> Bool[Array, " o"]:
 def progress(state: State) -> Float[Array, ""]:
     """The share of the goal's conditions that hold, float32[], 1 exactly if the task is solved.
 
-    A place: the wanted object is there. Clean, hot, cool: one half each for the state and the place, of one object.
-    Two: one half for each in the same receptacle. Light: one half for a wanted object in hand, one for the lamp that is
+    A place: the wanted object is there. Clean, hot, cool: one half each for the state and the place, of one
+    object.
+    Two: one half for each in the same receptacle. Light: one half for a wanted object in hand, one for the lamp
+    that is
     on where the agent is.
     """
     wanted = object_types(state) == state.target

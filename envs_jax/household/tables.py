@@ -1,6 +1,7 @@
 """What there is in a home, and what may be done with it: facts of ALFWorld's games as arrays.
 
-Which object may lie where is upstream's VAL_RECEPTACLE_OBJECTS (alfworld/gen/constants.py, MIT); what may be heated,
+Which object may lie where is upstream's VAL_RECEPTACLE_OBJECTS (alfworld/gen/constants.py, MIT); what may be
+heated,
 cooled, cleaned, sliced and opened is its VAL_ACTION_OBJECTS. How many receptacles of a type a room has follows its
 layouts (Openable.json) for the types counted there; the numbers of the rest are this project's choice.
 
@@ -15,13 +16,17 @@ ROOMS = ("kitchen", "living room", "bedroom", "bathroom")
 TASKS = ("pick_and_place", "look_in_light", "clean_and_place", "heat_and_place", "cool_and_place", "pick_two")
 PLACE, LIGHT, CLEAN, HEAT, COOL, TWO = range(len(TASKS))
 
-_SURFACE = """alarmclock apple baseballbat basketball book bowl box bread butterknife candle cd cellphone cloth creditcard
-cup dishsponge egg fork glassbottle handtowel kettle keychain knife ladle laptop lettuce mug newspaper pan papertowel pen
+_SURFACE = """alarmclock apple baseballbat basketball book bowl box bread butterknife candle cd cellphone cloth
+creditcard
+cup dishsponge egg fork glassbottle handtowel kettle keychain knife ladle laptop lettuce mug newspaper pan
+papertowel pen
 pencil peppershaker plate pot potato remotecontrol saltshaker soapbar soapbottle spatula spoon spraybottle statue
 tennisracket tissuebox toiletpaper tomato vase watch wateringcan winebottle"""
 _SEAT = "basketball book box cellphone cloth creditcard keychain laptop newspaper pillow remotecontrol"
-_OFFICE = """alarmclock basketball book bowl box candle cd cellphone cloth creditcard cup glassbottle keychain laptop mug
-newspaper pen pencil plate remotecontrol spraybottle statue tennisracket tissuebox toiletpaper vase watch wateringcan
+_OFFICE = """alarmclock basketball book bowl box candle cd cellphone cloth creditcard cup glassbottle keychain
+laptop mug
+newspaper pen pencil plate remotecontrol spraybottle statue tennisracket tissuebox toiletpaper vase watch
+wateringcan
 winebottle"""
 _LAMPS = " desklamp floorlamp"  # they stand on tables and cannot be carried
 
@@ -37,22 +42,27 @@ HOLDS = {
     "countertop": _SURFACE,
     "desk": _OFFICE + " soapbottle" + _LAMPS,
     "diningtable": _SURFACE + _LAMPS,
-    "drawer": """book butterknife candle cd cellphone cloth creditcard dishsponge fork handtowel keychain knife ladle
-    newspaper pen pencil peppershaker remotecontrol saltshaker soapbar soapbottle spatula spoon spraybottle tissuebox
+    "drawer": """book butterknife candle cd cellphone cloth creditcard dishsponge fork handtowel keychain knife
+    ladle
+    newspaper pen pencil peppershaker remotecontrol saltshaker soapbar soapbottle spatula spoon spraybottle
+    tissuebox
     toiletpaper watch wateringcan""",
     "dresser": _OFFICE + _LAMPS,
     "fridge": "apple bowl bread cup egg glassbottle lettuce mug pan plate pot potato tomato winebottle",
-    "garbagecan": """apple bread cd cloth dishsponge egg handtowel lettuce newspaper papertowel pen pencil potato soapbar
+    "garbagecan": """apple bread cd cloth dishsponge egg handtowel lettuce newspaper papertowel pen pencil
+    potato soapbar
     soapbottle spraybottle tissuebox toiletpaper tomato winebottle""",
     "handtowelholder": "handtowel",
     "laundryhamper": "cloth",
     "microwave": "apple bowl bread cup egg glassbottle mug plate potato tomato",
     "safe": "cd cellphone creditcard keychain statue vase watch",
-    "shelf": """alarmclock book bowl box candle cd cellphone cloth creditcard cup dishsponge glassbottle handtowel kettle
+    "shelf": """alarmclock book bowl box candle cd cellphone cloth creditcard cup dishsponge glassbottle
+    handtowel kettle
     keychain mug newspaper papertowel pen pencil peppershaker plate pot remotecontrol saltshaker soapbar soapbottle
     spraybottle statue tissuebox toiletpaper vase watch wateringcan winebottle""",
     "sidetable": _SURFACE + _LAMPS,
-    "sinkbasin": """apple bowl butterknife cloth cup dishsponge egg fork glassbottle handtowel kettle knife ladle lettuce
+    "sinkbasin": """apple bowl butterknife cloth cup dishsponge egg fork glassbottle handtowel kettle knife
+    ladle lettuce
     mug pan plate pot potato soapbar spatula spoon tomato""",
     "sofa": _SEAT,
     "stoveburner": "kettle pan pot",
@@ -107,7 +117,8 @@ HEATABLE = _mask(OBJECTS, "apple bread cup egg mug plate potato tomato")
 COOLABLE = _mask(OBJECTS, "apple bowl bread cup egg lettuce mug pan plate pot potato tomato winebottle")
 CLEANABLE = _mask(
     OBJECTS,
-    """apple bowl butterknife cloth cup dishsponge egg fork kettle knife ladle lettuce mug pan plate pot potato soapbar
+    """apple bowl butterknife cloth cup dishsponge egg fork kettle knife ladle lettuce mug pan plate pot potato
+    soapbar
     spatula spoon tomato""",
 )
 TREATABLE = np.stack([CLEANABLE, HEATABLE, COOLABLE])  # in the order of the tasks CLEAN, HEAT, COOL
@@ -120,7 +131,8 @@ MAY_BE_THERE = np.array([_mask(OBJECTS, a + " " + s) for a, s in zip(ALWAYS, SOM
 
 
 def _words(names: tuple[str, ...], most: np.ndarray) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Names with numbers, and of each its type and its number from 1: ("bed 1", "bed 2", "desk 1"), [0, 0, 1], [1, 2, 1]."""
+    """Names with numbers, and of each its type and its number from 1: ("bed 1", "bed 2", "desk 1"), [0, 0, 1],
+    [1, 2, 1]."""
     pairs = [(i, k + 1) for i, name in enumerate(names) for k in range(most[i])]
     types, numbers = np.array(pairs, np.int32).T
     return tuple(f"{names[i]} {k}" for i, k in pairs), types, numbers
@@ -131,7 +143,8 @@ OBJECT_WORDS, OBJECT_TYPE, OBJECT_NUMBER = _words(OBJECTS, np.full(len(OBJECTS),
 
 
 def instances(task: int, split: str) -> np.ndarray:
-    """All the tasks of a type, int32[n, 4]: room, object type, goal receptacle type (-1: none), lamp type (-1: none).
+    """All the tasks of a type, int32[n, 4]: room, object type, goal receptacle type (-1: none), lamp type (-1:
+    none).
 
     An instance of the split is the triple of task type, object type and goal (a receptacle, or a lamp): the same
     triple in another room is the same instance. A hash of the names says that one in five is "test".

@@ -39,8 +39,10 @@ _FIXED = (
     *("You are facing the", "Next to it, you see nothing.", "You are carrying:", "You are not carrying anything."),
     *("This is a", "hot", "cool", "cold", "clean", "hot and clean", "cool and clean", "sliced", "This", "is on."),
     *("is off.", "There's nothing special about"),
-    "Available commands: look, inventory, go to (receptacle), open (receptacle), close (receptacle), take (object) from "
-    "(receptacle), move (object) to (receptacle), examine (something), use (object), heat (object) with (receptacle), "
+    "Available commands: look, inventory, go to (receptacle), open (receptacle), close (receptacle), take "
+    "(object) from "
+    "(receptacle), move (object) to (receptacle), examine (something), use (object), heat (object) with "
+    "(receptacle), "
     "clean (object) with (receptacle), cool (object) with (receptacle), slice (object) with (object)",
     *(
         "want",
@@ -186,7 +188,8 @@ def _padded(ids: Int[Array, " n"], size: int) -> Int[Array, " m"]:
 
 
 def thought(state: State) -> Int[Array, "6"]:
-    """ "want clean" "mug" "mug 1" "is at" "shelf 2" or "want clean" "mug" "holding" "mug 1" "bring it to" "sinkbasin 1"."""
+    """ "want clean" "mug" "mug 1" "is at" "shelf 2" or "want clean" "mug" "holding" "mug 1" "bring it to"
+    "sinkbasin 1"."""
     aim = expert.plan(state)
     wants = _rows("want", "want light on", "want clean", "want hot", "want cool", "want two")[state.task]
     item = state.objects[aim.item]
