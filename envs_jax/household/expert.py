@@ -14,8 +14,7 @@ from envs_jax.household.rules import State
 @struct.dataclass
 class Plan:
     """What to do next. `item` is an index of an object (-1: none), `place` one of a receptacle, `action` what
-    is done
-    there once it is reached and, if it `enters`, open."""
+    is done there once it is reached and, if it `enters`, open."""
 
     item: Int[Array, ""]
     place: Int[Array, ""]

@@ -1,8 +1,7 @@
 """What the agent sees, as a page of labelled tiles: 18 rows of 12 pixels, from the top
 
 2 goal, 1 place (and whether it is open), 6 contents (two columns), 1 hand, 1 answer to the last command, 7 the
-room's
-receptacles by type ("cabinet 1-11", two columns). Marks before an object: red hot, blue cold, green clean,
+room's receptacles by type ("cabinet 1-11", two columns). Marks before an object: red hot, blue cold, green clean,
 yellow on.
 """
 

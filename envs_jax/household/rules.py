@@ -115,8 +115,7 @@ def possible(state: State) -> tuple[Bool[Array, "15 o"], Bool[Array, "15 r"], Bo
     The command of an action with several places is possible for every combination of its words.
 
     Worked example: at an open fridge 1 with an egg 1 and an apple 1 in it, nothing in hand -> row TAKE: both of
-    the
-    objects, and fridge 1 alone of the receptacles.
+    the objects, and fridge 1 alone of the receptacles.
     """
     r_kind, o_kind = receptacle_types(state), object_types(state)
     exists, thing = r_kind >= 0, o_kind >= 0
@@ -212,8 +211,7 @@ def progress(state: State) -> Float[Array, ""]:
     A place: the wanted object is there. Clean, hot, cool: one half each for the state and the place, of one
     object.
     Two: one half for each in the same receptacle. Light: one half for a wanted object in hand, one for the lamp
-    that is
-    on where the agent is.
+    that is on where the agent is.
     """
     wanted = object_types(state) == state.target
     inside = (state.at >= 0) & (receptacle_types(state)[state.at] == state.goal) & (state.goal >= 0)

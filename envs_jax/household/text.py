@@ -203,6 +203,6 @@ def thought(state: State) -> Int[Array, "6"]:
     return jnp.where(aim.holding, holding, fetching).astype(jnp.int32)
 
 
-def sentence(ids: np.ndarray) -> str:
+def sentence(ids: Int[Array, " n"] | Int[np.ndarray, " n"]) -> str:
     """Phrase ids as text, on the host."""
     return " ".join(PHRASES[i] for i in np.asarray(ids) if i >= 0)
