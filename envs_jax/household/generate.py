@@ -33,7 +33,8 @@ def generate(
     """A fresh episode.
 
     The numbers of receptacles of a type lie between the layouts' least and most, nearer to the least. A room
-    that is larger than `most` is cut evenly: what it has of each type first, then the second of each, and so on. What
+    that is larger than `most` is cut evenly: what it has of each type first, then the second of each, and so
+    on. What
     the task needs (goal, source, tool, lamp) is always kept.
 
     Args:
