@@ -2,8 +2,7 @@
 
 Which object may lie where is upstream's VAL_RECEPTACLE_OBJECTS (alfworld/gen/constants.py, MIT); what may be
 heated, cooled, cleaned, sliced and opened is its VAL_ACTION_OBJECTS. How many receptacles of a type a room has
-follows its
-layouts (Openable.json) for the types counted there; the numbers of the rest are this project's choice.
+follows its layouts (Openable.json) for the types counted there; the numbers of the rest are this project's choice.
 
 Where it differs: objects that hold objects (box, mug, plate, pot) are only carried, nothing is put into them.
 """
