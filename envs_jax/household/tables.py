@@ -160,7 +160,7 @@ def instances(task: int, split: str) -> np.ndarray:
                 rows += [(room, thing, -1, lamp) for lamp in np.flatnonzero(LAMP & MAY_BE_THERE[room])]
             elif len(homes) > 1:  # one to fetch it from, and another to bring it to
                 rows += [(room, thing, goal, -1) for goal in homes]
-    chosen = [row for row in rows if split == "all" or _is_test(task, *row[1:]) == (split == "test")]
+    chosen = [row for row in rows if split == "all" or _is_test(task, *map(int, row[1:])) == (split == "test")]
     return np.array(chosen, np.int32)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -58,8 +57,8 @@ class Household:
     task: str = "any"
     receptacles: int = 48
     objects: int = 40
-    reward: Literal["sparse", "progress"] = "sparse"
-    split: Literal["all", "train", "test"] = "all"
+    reward: str = "sparse"
+    split: str = "all"
     image_shape: tuple[int, int, int] = (224, 224, 3)
 
     actions = rules.ACTIONS
