@@ -22,7 +22,7 @@ from envs_jax.physics.words import LATTICE, LONG, SHORT, VECTORS
 REACH = math.floor(table.PUSHER_LIMIT / LATTICE)  # cells from the middle to the last one
 CELLS = 2 * REACH + 1
 SWEEPS, TOUCH, FAR, CLUTTER = 32, 8.0, 1e4, 10.0
-BEHIND = table.CRADLE + 0.014  # metres from puck to pusher where it gets in line, not touching it yet
+BEHIND = table.CRADLE + 0.004  # metres from puck to pusher, at least, where it gets in line
 IN_LINE, CLOSE = 0.02, 0.045  # metres, aside and along, within which a push may begin
 DONE = 0.035  # metres, along one axis
 
@@ -87,7 +87,7 @@ def reach(
     """The next action towards a pad; never a push."""
     column, row = cell_of(pad)
     seeds = jnp.full((CELLS, CELLS), FAR).at[column, row].set(0.0)
-    return _best(seeds, pusher, jnp.zeros((0, 2)), walls), jnp.bool_(False)
+    return _best(seeds, pusher, jnp.zeros((0, 2)), walls)[0], jnp.bool_(False)
 
 
 def push(
@@ -109,27 +109,30 @@ def push(
     cluttered = (along > 0) & (along < left + 2 * table.PUCK_RADIUS) & (aside < 2 * table.PUCK_RADIUS)
     extra = CLUTTER * jnp.sum(cluttered & (jnp.arange(len(pucks)) != which)[:, None], axis=0)
 
+    # Cells behind the puck: whole cells in line with it, away from it.
+    stages = (puck - ways * BEHIND) / LATTICE
+    stages = jnp.where(ways > 0, jnp.floor(stages), jnp.where(ways < 0, jnp.ceil(stages), jnp.round(stages)))
+    possible = useful & (jnp.max(jnp.abs(stages), axis=1) <= REACH)
+
     rel = puck - pusher
     gap = ways @ rel - table.CRADLE  # [4]
     ready = (gap > -0.02) & (gap < CLOSE) & (jnp.abs(ways[:, ::-1] @ rel) < IN_LINE) & useful
-    best = jnp.min(jnp.where(useful, extra, FAR))
-    ready &= extra <= best
-    direction = jnp.argmax(ready).astype(jnp.int32)
+    direction = jnp.argmin(jnp.where(ready, extra, FAR)).astype(jnp.int32)
     # A long push takes the puck LONG cells less the gap; it may end short of the goal or a little beyond it.
     long = left[direction] > LONG * LATTICE - gap[direction] - DONE
     pushed = jnp.where(long, direction, direction + 4)
 
-    stages = puck - ways * BEHIND
-    cells = jax.vmap(cell_of)(stages)
-    possible = useful & (jnp.max(jnp.abs(stages), axis=1) < (REACH + 0.5) * LATTICE)
+    cells = jnp.clip(stages, -REACH, REACH).astype(jnp.int32) + REACH
     seeds = jnp.full((CELLS, CELLS), FAR)
     seeds = seeds.at[cells[:, 0], cells[:, 1]].min(jnp.where(possible, extra, FAR))
-    walk = _best(seeds, pusher, pucks, walls)
-    pushing = jnp.any(ready)
+    walk, cost = _best(seeds, pusher, pucks, walls)
+    pushing = jnp.any(ready) & (extra[direction] <= cost)
     return jnp.where(pushing, pushed, walk).astype(jnp.int32), pushing
 
 
-def _best(seeds, pusher, pucks, walls) -> Int[Array, ""]:
+def _best(seeds, pusher, pucks, walls) -> tuple[Int[Array, ""], Float[Array, ""]]:
+    """The best move and its cost."""
     _, through = costs(seeds, pucks, walls)
     column, row = cell_of(pusher)
-    return jnp.argmin(through[:, column, row]).astype(jnp.int32)
+    here = through[:, column, row]
+    return jnp.argmin(here).astype(jnp.int32), jnp.min(here)

@@ -40,15 +40,24 @@ TIMESTEP, SUBSTEPS = 0.01, 24  # seconds, physics steps an action is held
 CRADLE = FINGER_OFFSET + math.sqrt((PUCK_RADIUS + FINGER_RADIUS) ** 2 - FINGER_OFFSET**2)
 
 
-def model(pucks: int, walls: int, timestep: float = TIMESTEP) -> str:
-    """The table as MJCF: joints of the pucks first, (x, y) each, then the pusher's."""
+def model(pucks: int, walls: int, timestep: float = TIMESTEP, springs: bool = False) -> str:
+    """The table as MJCF: joints of the pucks first, (x, y) each, then the pusher's.
+
+    Args:
+      pucks, walls: how many.
+      timestep: seconds.
+      springs: whether bodies are held in their plane by springs, as the spring backend does: they must be damped, and
+        the bodies heavy to turn, which they never do.
+    """
     height = PUCK_RADIUS
-    limit = f'limited="true" range="-{PUCK_LIMIT} {PUCK_LIMIT}"'
-    # Inertia is large and means nothing: no body turns; a light one would make the spring backend unstable.
-    inertial = '<inertial pos="0 0 0" mass="{}" diaginertia="1 1 1"/>'
+    inertia = 1.0 if springs else 1e-3
+    stiff = 'limited="true" solreflimit="0.02 1" solimplimit="0.95 0.99 0.001"'
+    limit = f'{stiff} range="-{PUCK_LIMIT} {PUCK_LIMIT}"'
+    inertial = f'<inertial pos="0 0 0" mass="{{}}" diaginertia="{inertia} {inertia} {inertia}"/>'
     bodies = [
         f'<body pos="0 0 {height}">{inertial.format(PUCK_MASS)}'
-        f'<joint name="x{i}" type="slide" axis="1 0 0" {limit}/><joint name="y{i}" type="slide" axis="0 1 0" {limit}/>'
+        f'<joint name="x{i}" type="slide" axis="1 0 0" {limit}/>'
+        f'<joint name="y{i}" type="slide" axis="0 1 0" {limit}/>'
         f'<geom type="sphere" size="{PUCK_RADIUS}" contype="1" conaffinity="3"/></body>'
         for i in range(pucks)
     ]
@@ -58,7 +67,7 @@ def model(pucks: int, walls: int, timestep: float = TIMESTEP) -> str:
         for x in ends
         for y in ends
     )
-    limit = f'limited="true" range="-{PUSHER_LIMIT} {PUSHER_LIMIT}"'
+    limit = f'{stiff} range="-{PUSHER_LIMIT} {PUSHER_LIMIT}"'
     bodies.append(
         f'<body pos="0 0 {height}">{inertial.format(PUSHER_MASS)}'
         f'<joint name="x" type="slide" axis="1 0 0" {limit}/><joint name="y" type="slide" axis="0 1 0" {limit}/>'
@@ -76,17 +85,12 @@ def model(pucks: int, walls: int, timestep: float = TIMESTEP) -> str:
         f' forcelimited="true" forcerange="-{STRENGTH} {STRENGTH}"/>'
         for axis in "xy"
     )
-    # The numbers in <custom> are for the backends that are only measured.
-    scales = {
-        "spring_mass_scale": 0,
-        "spring_inertia_scale": 0,
-        "constraint_stiffness": 2000,
-        "constraint_limit_stiffness": 2000,
-        "constraint_vel_damping": 20,
-        "constraint_ang_damping": 20,
-        "baumgarte_erp": 0.1,
-    }
-    custom = "".join(f'<numeric data="{value}" name="{name}"/>' for name, value in scales.items())
+    # For the backends that are only measured.
+    numbers = {"spring_mass_scale": 0, "spring_inertia_scale": 0, "baumgarte_erp": 0.1}
+    if springs:
+        numbers |= {"constraint_stiffness": 2000, "constraint_limit_stiffness": 2000}
+        numbers |= {"constraint_vel_damping": 20, "constraint_ang_damping": 20}
+    custom = "".join(f'<numeric data="{value}" name="{name}"/>' for name, value in numbers.items())
     return (
         f'<mujoco><option timestep="{timestep}" gravity="0 0 0" iterations="4" ls_iterations="6">'
         f'<flag eulerdamp="disable"/></option><custom>{custom}</custom>'
@@ -172,5 +176,5 @@ def _load(pucks: int, walls: int, backend: str, timestep: float) -> tuple[Any, A
     from brax.io import mjcf
 
     with jax.ensure_compile_time_eval():  # constants, though first asked for while something is traced
-        system = mjcf.loads(model(pucks, walls, timestep))
+        system = mjcf.loads(model(pucks, walls, timestep, springs=backend == "spring"))
     return system, importlib.import_module(f"brax.{backend}.pipeline")
