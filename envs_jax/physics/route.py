@@ -90,6 +90,32 @@ def reach(
     return _best(seeds, pusher, jnp.zeros((0, 2)), walls)[0], jnp.bool_(False)
 
 
+def clutter(
+    pucks: Float[Array, "n 2"], which: Int[Array, ""], pad: Float[Array, "2"]
+) -> tuple[Float[Array, "4"], Float[Array, "4"]]:
+    """Metres that a puck has still to go in each direction, and what it costs that others are in the way.
+
+    Another puck in the way of this one would be taken along.
+    """
+    ways = jnp.asarray(VECTORS, jnp.float32)
+    left = ways @ (pad - pucks[which])
+    other = pucks - pucks[which]
+    along, aside = other @ ways.T, jnp.abs(other @ ways[:, ::-1].T)  # [n, 4]
+    met = (along > 0) & (along < left + 2 * table.PUCK_RADIUS) & (aside < 2 * table.PUCK_RADIUS)
+    return left, CLUTTER * jnp.sum(met & (jnp.arange(len(pucks)) != which)[:, None], axis=0)
+
+
+def first(pucks: Float[Array, "n 2"], pads: Float[Array, "m 2"], home: Bool[Array, " m"]) -> Int[Array, ""]:
+    """Which of the first m pucks to bring to its pad now: of those not there, one with a clear way, if there is."""
+
+    def cost(which, pad):
+        left, extra = clutter(pucks, which, pad)
+        return jnp.min(jnp.where(left > DONE, extra, FAR))
+
+    each = jax.vmap(cost)(jnp.arange(len(pads)), pads)
+    return jnp.argmin(jnp.where(home, 2 * FAR, each)).astype(jnp.int32)
+
+
 def push(
     pusher: Float[Array, "2"],
     pucks: Float[Array, "n 2"],
@@ -100,19 +126,13 @@ def push(
     """The next action that brings a puck to a pad, and whether it is a push."""
     ways = jnp.asarray(VECTORS, jnp.float32)  # [4, 2]
     puck = pucks[which]
-    left = ways @ (pad - puck)  # [4], metres still to go in each direction
+    left, extra = clutter(pucks, which, pad)
     useful = left > DONE
-
-    # Another puck in the way of this one would be taken along.
-    other = pucks - puck
-    along, aside = other @ ways.T, jnp.abs(other @ ways[:, ::-1].T)  # [n, 4]
-    cluttered = (along > 0) & (along < left + 2 * table.PUCK_RADIUS) & (aside < 2 * table.PUCK_RADIUS)
-    extra = CLUTTER * jnp.sum(cluttered & (jnp.arange(len(pucks)) != which)[:, None], axis=0)
 
     # Cells behind the puck: whole cells in line with it, away from it.
     stages = (puck - ways * BEHIND) / LATTICE
     stages = jnp.where(ways > 0, jnp.floor(stages), jnp.where(ways < 0, jnp.ceil(stages), jnp.round(stages)))
-    possible = useful & (jnp.max(jnp.abs(stages), axis=1) <= REACH)
+    possible = useful & (jnp.max(jnp.abs(stages), axis=1) <= REACH + 1)  # the last cell does for the one beyond it
 
     rel = puck - pusher
     gap = ways @ rel - table.CRADLE  # [4]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from envs_jax.physics.spots import others, spots
+from envs_jax.physics.spots import corners, others, spots
 from envs_jax.physics.table import HALF, WALL_LENGTH, WALL_RADIUS
 from envs_jax.physics.words import ID, NAMES, SHAPES
 from envs_jax.physics.world import Episode, TableTop, Task, codes, pick
@@ -60,19 +60,19 @@ def draw_push(key: PRNGKeyArray, split: str) -> Episode:
 
 
 def draw_sort(key: PRNGKeyArray, split: str) -> Episode:
-    """Two pucks and the two pads of their colours."""
+    """Two pucks, and the two pads of their colours in two corners."""
     goal_key, order_key, place_key = jax.random.split(key, 3)
     pair = jnp.asarray(_PAIRS, jnp.int32)[pick(goal_key, codes(len(_PAIRS), sort_is_test, split))]
     colours = jax.random.permutation(order_key, pair)
-    places = spots(place_key, 5)
+    pads, places = corners(place_key, 3)
     return Episode(
         pucks=places[:2],
         puck_colours=colours,
-        pads=places[2:4],
+        pads=pads,
         pad_colours=colours,
         pad_shapes=jnp.zeros(2, jnp.int32),
         walls=jnp.zeros((0, 2), jnp.float32),
-        pusher=places[4],
+        pusher=places[2],
         told=jnp.stack([jnp.int32(ID["sort"]), colours[0], jnp.int32(ID["and"]), colours[1]]),
     )
 

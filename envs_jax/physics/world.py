@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from envs_jax.physics import picture, route, table
 from envs_jax.physics.words import ACTIONS, ID, LATTICE, LONG, PHRASES, RGB, SHORT, VECTORS
-from envs_jax.render import glyphs, raster
+from envs_jax.render import raster
 from envs_jax.render.labels import Labels
 from envs_jax.world import Step
 
@@ -233,14 +233,12 @@ class TableTop:
         return jnp.max(jnp.abs(state.episode.pads[: len(movers)] - movers), axis=1) <= TOLERANCE
 
     def _plan(self, state: State) -> tuple[Int[Array, ""], Bool[Array, ""], Int[Array, ""]]:
-        """The expert's action, whether it is a push, and which of what counts it is for: the first not home."""
-        places, episode = state.q.reshape(-1, 2), state.episode
-        which = jnp.argmin(self._home(state)).astype(jnp.int32)
-        if not self.task.counts:
-            action, pushing = route.reach(places[-1], episode.pads[0], episode.walls)
-        else:
-            action, pushing = route.push(places[-1], places[:-1], which, episode.pads[which], episode.walls)
-        return action, pushing, which
+        """The expert's action, whether it is a push, and which of what counts it is for."""
+        places, episode, count = state.q.reshape(-1, 2), state.episode, self.task.counts
+        if not count:
+            return *route.reach(places[-1], episode.pads[0], episode.walls), jnp.int32(0)
+        which = route.first(places[:-1], episode.pads[:count], self._home(state))
+        return *route.push(places[-1], places[:-1], which, episode.pads[which], episode.walls), which
 
 
 def _target(state: State, action: Int[Array, ""]) -> Float[Array, "2"]:
