@@ -21,7 +21,7 @@ _ELEVATION = math.radians(58)  # of the camera over the floor
 SLANT = 1 / math.tan(_ELEVATION)
 _LIGHT = np.array([-0.55, 0.35])  # metres aside of the light's ray at a height of one metre: from the left, behind
 _SHADE, _SOFT = 0.42, 0.02  # of the shadow; metres
-_FLOOR, _BORDER, _OUTSIDE = (232, 228, 220), (120, 112, 104), (176, 170, 162)
+_FLOOR, _RIM, _BORDER, _OUTSIDE = (234, 230, 222), (212, 206, 196), (120, 112, 104), (176, 170, 162)
 _SUPER = 2  # rays a pixel, along each side
 _MARGIN = 0.035  # metres, around the table
 
@@ -81,17 +81,18 @@ class Pads:
     shape: Int[Array, " n"]
 
 
-def draw(pads: Pads, things: Prisms, half: float, height: int, width: int) -> Float[Array, "h w 3"]:
+def draw(pads: Pads, things: Prisms, half: float, field: float, height: int, width: int) -> Float[Array, "h w 3"]:
     """A picture of the table, 0..255.
 
     Args:
       pads: on the floor.
       things: on the table.
       half: metres from the table's middle to its borders.
+      field: metres from there to the rim of the lighter field within.
       height, width: pixels.
     """
     u, v, pixel = _floor_points(half, height, width, _SUPER)  # [W'], [H'], metres
-    floor = _floor(pads, half, u, v, pixel)
+    floor = _floor(pads, half, field, u, v, pixel)
     shadow = _shadow(things, *_floor_points(half, height, width, 1)[:2])
     shadow = jnp.repeat(jnp.repeat(shadow, _SUPER, axis=0), _SUPER, axis=1)
     colour = floor * (1 - _SHADE * shadow)[..., None]
@@ -129,10 +130,13 @@ def _floor_points(half: float, height: int, width: int, rays: int) -> tuple[np.n
     return u.astype(np.float32), v.astype(np.float32), pixel
 
 
-def _floor(pads: Pads, half: float, u: np.ndarray, v: np.ndarray, pixel: float) -> Float[Array, "h w 3"]:
+def _floor(
+    pads: Pads, half: float, field: float, u: np.ndarray, v: np.ndarray, pixel: float
+) -> Float[Array, "h w 3"]:
     """The table, its border and the pads."""
     out = np.maximum(np.abs(u)[None], np.abs(v)[:, None])
     base = np.where(out[..., None] <= half, np.array(_FLOOR, np.float32), np.array(_BORDER, np.float32))
+    base = np.where(((out > field) & (out <= half))[..., None], np.array(_RIM, np.float32), base)
     floor = jnp.asarray(np.where(out[..., None] <= half + 0.018, base, np.array(_OUTSIDE, np.float32)))
     for i in range(len(pads.size)):
         x, y = jnp.abs(u - pads.centre[i, 0])[None], jnp.abs(v - pads.centre[i, 1])[:, None]

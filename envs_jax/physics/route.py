@@ -110,7 +110,8 @@ def first(pucks: Float[Array, "n 2"], pads: Float[Array, "m 2"], home: Bool[Arra
 
     def cost(which, pad):
         left, extra = clutter(pucks, which, pad)
-        return jnp.min(jnp.where(left > DONE, extra, FAR))
+        # Of two that are alike, the one that has less way to go, so that what is begun is ended.
+        return jnp.min(jnp.where(left > DONE, extra, FAR)) + jnp.sum(jnp.abs(left))
 
     each = jax.vmap(cost)(jnp.arange(len(pads)), pads)
     return jnp.argmin(jnp.where(home, 2 * FAR, each)).astype(jnp.int32)

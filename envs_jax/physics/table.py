@@ -10,7 +10,8 @@ held by the strength of `GRIP`, as a servo would hold it, and may be stopped by 
 in `backends`. `mjx` is used: the only one in which a puck squeezed between pusher and border stays within a few
 millimetres of both, it is the one that still is maintained, and compiles fastest.
 
-**Borders** are the limits of the joints, **walls** are capsules whose places are part of the State. Contacts are
+**Borders** are the limits of the joints. The pucks' field is smaller than the pusher's, which gets behind every puck,
+wherever it lies: nothing that is done is beyond repair. **Walls** are capsules whose places are part of the State. Contacts are
 frictionless, so a puck, a disc without marks, need not turn.
 """
 
@@ -31,7 +32,8 @@ PUCK_RADIUS, PUCK_HEIGHT, PUCK_MASS = 0.055, 0.05, 0.2  # metres, metres, kg
 FINGER_RADIUS, FINGER_OFFSET, PUSHER_MASS = 0.018, 0.036, 0.4
 PUSHER_HALF = FINGER_OFFSET + FINGER_RADIUS  # metres, the pusher's own extent
 WALL_RADIUS, WALL_LENGTH = 0.018, 1.0  # metres; a wall reaches out over the border
-PUCK_LIMIT, PUSHER_LIMIT = HALF - PUCK_RADIUS, HALF - PUSHER_HALF
+FIELD = 0.375  # metres from the middle to the rim that stops the pucks, and over which the fingers pass
+PUCK_LIMIT, PUSHER_LIMIT = FIELD - PUCK_RADIUS, HALF - PUSHER_HALF
 FRICTION, GRAVITY = 0.8, 9.81  # of the table, 1; m/s^2
 GRIP, DAMPING, STRENGTH = 300.0, 25.0, 8.0  # N/m, N s/m, N: the servo
 TIMESTEP, SUBSTEPS = 0.01, 24  # seconds, physics steps an action is held

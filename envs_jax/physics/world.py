@@ -177,7 +177,9 @@ class TableTop:
         height, width, _ = self.image_shape
         band = height // 8
         pads, things = _scene(state)
-        floor = picture.draw(pads, things, table.HALF, height - band, width)
+        floor = picture.draw(
+            pads, things, table.HALF, table.FIELD if self.task.pucks else table.HALF, height - band, width
+        )
         image = jnp.concatenate([jnp.full((band, width, 3), 255.0), floor])
         image = jnp.round(jnp.clip(image, 0, 255)).astype(jnp.uint8)
         size = min(0.78 * band, 0.088 * width)
