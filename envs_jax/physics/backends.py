@@ -3,11 +3,11 @@
 What is asked (two pucks, no walls, 10 ms; the numbers were measured on one CPU core, jax 0.10.2, brax 0.14.2):
 
 * slide: a puck set off at 1 m/s, by how much the way to its rest is off from v^2 / (2 mu g) - v dt / 2;
-* hit: a puck runs head on into another at rest; the share of momentum that is lost, friction taken into account, and
-  the least gap between them (negative: they overlap);
+* hit: a puck runs head on into another at rest; the share of momentum that is lost, friction taken into account,
+  and the least gap between them (negative: they overlap);
 * push: the pusher takes a puck along at a steady pace; the force of its servo against m mu g;
-* jam: the pusher presses a puck against the border with all its strength; the least gap to a finger, how far the puck
-  gets beyond its limit, and the greatest speed that is left;
+* jam: the pusher presses a puck against the border with all its strength; the least gap to a finger, how far the
+  puck gets beyond its limit, and the greatest speed that is left;
 * seconds to compile, and microseconds a physics step of one world among 64, both of CPU time.
 
 {TABLE}

@@ -1,7 +1,8 @@
 """Pictures of the table: upright cylinders and boxes on a floor, seen from above at a slant, with soft shadows.
 
 * The camera is orthographic: pixels are linear in the place where their ray meets the floor, and a ray at height z
-  stands `SLANT * z` nearer to the viewer (-y) than on the floor. An upright prism is then met where, in its column,
+  stands `SLANT * z` nearer to the viewer (-y) than on the floor. An upright prism is then met where, in its
+  column,
   the interval of heights that lies within its outline overlaps its own: no square root depends on the row.
 * Of all that a ray meets, the highest is seen. Sides are lit by one light, tops are plain. Four rays a pixel.
 * A prism's shadow is its outline swept along the light: the distance to a segment, which also gives the soft edge.

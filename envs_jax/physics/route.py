@@ -106,7 +106,7 @@ def clutter(
 
 
 def first(pucks: Float[Array, "n 2"], pads: Float[Array, "m 2"], home: Bool[Array, " m"]) -> Int[Array, ""]:
-    """Which of the first m pucks to bring to its pad now: of those not there, one with a clear way, if there is."""
+    """Which of the first m pucks to bring to its pad now: one not there yet, with a clear way if there is."""
 
     def cost(which, pad):
         left, extra = clutter(pucks, which, pad)

@@ -1,18 +1,20 @@
 """The table: pucks, walls and a pusher with four fingers, moved by brax.
 
-Everything lies at one height and slides, so bodies have two degrees of freedom, x (right) and y (away from the eye),
-in metres from the middle of the table. Contacts, limits and integration are brax's. What the table itself does to a
-puck, Coulomb friction, enters as a force on its joints, m mu g against the motion, never more than what brings it to
+Everything lies at one height and slides, so bodies have two degrees of freedom, x (right) and y (away from the
+eye), in metres from the middle of the table. Contacts, limits and integration are brax's. What the table itself
+does to a puck, Coulomb friction, enters as a force on its joints, m mu g against the motion, never more than what
+brings it to
 rest within the physics step: a puck of speed v slides v^2 / (2 mu g) - v dt / 2 and then lies still. The pusher is
 held by the strength of `GRIP`, as a servo would hold it, and may be stopped by what it runs into.
 
-**Backend.** brax offers four; `python -m envs_jax.physics.backends` measures them on this table and prints the table
-in `backends`. `mjx` is used: the only one in which a puck squeezed between pusher and border stays within a few
-millimetres of both, it is the one that still is maintained, and compiles fastest.
+**Backend.** brax offers four; `python -m envs_jax.physics.backends` measures them on this table and prints the
+table in `backends`. `mjx` is used: the only one in which a puck squeezed between pusher and border stays within a
+few millimetres of both, it is the one that still is maintained, and compiles fastest.
 
-**Borders** are the limits of the joints. The pucks' field is smaller than the pusher's, which gets behind every puck,
-wherever it lies: nothing that is done is beyond repair. **Walls** are capsules whose places are part of the State. Contacts are
-frictionless, so a puck, a disc without marks, need not turn.
+**Borders** are the limits of the joints. The pucks' field is smaller than the pusher's, which gets behind every
+puck,
+wherever it lies: nothing that is done is beyond repair. **Walls** are capsules whose places are part of the
+State. Contacts are frictionless, so a puck, a disc without marks, need not turn.
 """
 
 from __future__ import annotations
@@ -48,8 +50,8 @@ def model(pucks: int, walls: int, timestep: float = TIMESTEP, springs: bool = Fa
     Args:
       pucks, walls: how many.
       timestep: seconds.
-      springs: whether bodies are held in their plane by springs, as the spring backend does: they must be damped, and
-        the bodies heavy to turn, which they never do.
+      springs: whether bodies are held in their plane by springs, as the spring backend does: they must be damped,
+        and the bodies heavy to turn, which they never do.
     """
     height = PUCK_RADIUS
     inertia = 1.0 if springs else 1e-3

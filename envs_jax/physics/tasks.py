@@ -1,4 +1,4 @@
-"""The tasks: `push`, `sort` and `reach`. Each draws an episode and makes the world; see `world` for what is common."""
+"""The tasks `push`, `sort` and `reach`: each draws an episode and makes the world; `world` has what is common."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ Split = Literal["all", "train", "test"]
 IMAGE_SHAPE = (112, 112, 3)
 _COLOURS = len(NAMES)
 _PAIRS = tuple((a, b) for a in range(_COLOURS) for b in range(a + 1, _COLOURS))
-WALL_PLACE, GAP, GAP_PLACE = (
-    0.16,
-    0.1,
-    0.27,
-)  # metres: of the walls from the middle, half a gap, its middle at most
+# Metres: of the walls from the middle; half a gap; how far its middle may be aside.
+WALL_PLACE, GAP, GAP_PLACE = 0.16, 0.1, 0.27
 
 
 def push_is_test(instance: int) -> bool:
@@ -106,8 +103,8 @@ def draw_reach(key: PRNGKeyArray, split: str) -> Episode:
 assert GAP_PLACE - GAP - WALL_RADIUS - WALL_LENGTH < -HALF
 
 PUSH = Task(
-    instruction="Push the puck of the first colour onto the square of the second colour. The pusher has four fingers "
-    "and pushes what is in front of it: get behind the puck first.",
+    instruction="Push the puck of the first colour onto the square of the second colour. The pusher has four "
+    "fingers and pushes what is in front of it: get behind the puck first.",
     pucks=3,
     walls=0,
     counts=1,
@@ -115,8 +112,8 @@ PUSH = Task(
     max_steps=60,
 )
 SORT = Task(
-    instruction="Push each puck onto the square of its own colour. The pusher has four fingers and pushes what is in "
-    "front of it: get behind a puck first.",
+    instruction="Push each puck onto the square of its own colour. The pusher has four fingers and pushes what "
+    "is in front of it: get behind a puck first.",
     pucks=2,
     walls=0,
     counts=2,
@@ -124,8 +121,8 @@ SORT = Task(
     max_steps=100,
 )
 REACH = Task(
-    instruction="Bring the pusher with its four fingers onto the mark of the colour and shape that is named. Walls "
-    "stop it: go through their gaps.",
+    instruction="Bring the pusher with its four fingers onto the mark of the colour and shape that is named. "
+    "Walls stop it: go through their gaps.",
     pucks=0,
     walls=4,
     counts=0,

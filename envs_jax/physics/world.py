@@ -1,14 +1,14 @@
 """One engine for every task on the table: state, steps, pictures, words; a `Task` says what is to be done.
 
-* The eight actions take the pusher one cell (`nudge`, 25 mm) or four (`move`, 100 mm) left, right, forward (away from
-  the eye) or back, from the cell it stands nearest to. An action lasts 0.24 s of physics, 24 steps.
+* The eight actions take the pusher one cell (`nudge`, 25 mm) or four (`move`, 100 mm) left, right, forward (away
+  from the eye) or back, from the cell it stands nearest to. An action lasts 0.24 s of physics, 24 steps.
 * Success, and the end, is when every puck that counts (the pusher itself in `reach`) has its middle within
   `TOLERANCE` of its pad's, along both axes.
-* Reward 1 for success, and nothing else, unless `progress` is above 0: then each step also gives `progress` times the
-  metres, summed over what counts, by which the way to the pads became shorter.
+* Reward 1 for success, and nothing else, unless `progress` is above 0: then each step also gives `progress` times
+  the metres, summed over what counts, by which the way to the pads became shorter.
 * The goal of an episode is in `describe`, "push red to blue", and the same words stand above the picture.
-* `split`: what an instance is, is said by the task: its goal's colours and shape. About one in five are "test"; "train"
-  and "test" draw uniformly from disjoint instances, "all" from all. Places are drawn alike in all three.
+* `split`: what an instance is, is said by the task: its goal's colours and shape. About one in five are "test";
+  "train" and "test" draw uniformly from disjoint instances, "all" from all. Places are drawn alike in all three.
 * An invalid action moves nothing, not even what still slides, and is counted.
 """
 
