@@ -68,7 +68,7 @@ class BraxEnv(Env):
         self.world, self.encoding = world, encoding
 
     def reset(self, rng: PRNGKeyArray) -> BraxState:
-        """A fresh episode. `rng` is a key of either kind."""
+        """A fresh episode. Any key will do, but brax's EpisodeWrapper takes raw ones alone, `PRNGKey`."""
         state = self.world.reset(rng)
         zero = jnp.float32(0)
         return BraxState(state, self._obs(state), zero, zero, {"success": zero}, {"truncation": zero})
