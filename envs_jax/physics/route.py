@@ -36,12 +36,12 @@ def cell_of(place: Float[Array, "2"]) -> Int[Array, "2"]:
     return jnp.clip(jnp.round(place / LATTICE), -REACH, REACH).astype(jnp.int32) + REACH
 
 
-def in_wall(place: Float[Array, "... 2"], walls: Float[Array, "w 2"]) -> Bool[Array, "..."]:
-    """Whether a pusher there would stand in a wall, a hair's breadth included."""
+def in_wall(place: Float[Array, "... 2"], walls: Float[Array, "w 2"], margin: float = 0.002) -> Bool[Array, "..."]:
+    """Whether a pusher there would stand in a wall, or nearer to it than `margin` metres."""
     fingers = place[..., None, None, :] + jnp.asarray(_FINGERS)[:, None]  # [..., 4, 1, 2]
     away = jnp.abs(fingers - walls)  # [..., 4, W, 2]
     over = jnp.maximum(away[..., 0] - table.WALL_LENGTH / 2, 0.0)
-    near = jnp.hypot(over, away[..., 1]) < table.WALL_RADIUS + table.FINGER_RADIUS + 0.002
+    near = jnp.hypot(over, away[..., 1]) < table.WALL_RADIUS + table.FINGER_RADIUS + margin
     return jnp.any(near, axis=(-2, -1))
 
 

@@ -190,12 +190,14 @@ class TableTop:
         return state.episode.told
 
     def admissible(self, state: State) -> Bool[Array, " a"]:
-        """All but those into a wall or over the border: they would move the pusher by less than a cell."""
+        """All but those into a wall or over the border: they move the pusher by less than a cell and a half."""
         pusher = state.q[-2:]
         cell = jnp.round(pusher / LATTICE)
-        nearest = (cell + jnp.asarray(VECTORS)) * LATTICE  # [4, 2]
-        inside = jnp.max(jnp.abs(cell + jnp.asarray(VECTORS)), axis=1) <= route.REACH
-        free = inside & ~route.in_wall(nearest, state.episode.walls)
+        # Along the way the next cell, across it where the pusher is: it may lean on a wall and slide along it.
+        ways = jnp.asarray(VECTORS)
+        nearest = jnp.where(ways != 0, (cell + ways) * LATTICE, pusher)  # [4, 2]
+        inside = jnp.max(jnp.abs(cell + ways), axis=1) <= route.REACH
+        free = inside & ~route.in_wall(nearest, state.episode.walls, margin=-0.004)
         return jnp.concatenate([free, free])
 
     def expert(self, state: State, key: PRNGKeyArray) -> Int[Array, ""]:
