@@ -10,7 +10,16 @@ What is asked (two pucks, no walls, 10 ms; the numbers were measured on one CPU 
   puck gets beyond its limit, and the greatest speed that is left;
 * seconds to compile, and microseconds a physics step of one world among 64, both of CPU time.
 
-{TABLE}
+                         mjx  generalized   positional       spring
+    slide_error_mm      0.075        0.075        0.074        0.075
+    hit_gap_mm         -2.646       -2.646       -0.000       -2.646
+    push_force_ratio    1.000        0.997        1.000        1.000
+    jam_gap_mm         -1.706      -10.888      -13.638      -38.314
+    jam_beyond_mm      15.723      148.885       30.346       22.936
+    compile_s          12.4         14.5         17.1          9.6
+    step_us            14.7         88.4         16.6          7.4
+
+(Measured with the pucks' limit at the table's border.) All lose less than a thousandth of the momentum.
 """
 
 from __future__ import annotations
