@@ -14,8 +14,8 @@ for a reset in every step; where a reset is dear, a pool of episodes drawn once 
 cheaper, which is what `vldac.rollout` does with worlds directly.
 
 **brax's trainers.** brax 0.14.2 calls `jax.device_put_replicated`, which jax 0.10 took out: its PPO, SAC, APG and
-ARS end with an AttributeError on every jax that this package runs on. With a function of that name put into `jax`
-beforehand they run on brax's `fast`; that was not tried on a `BraxEnv`. This package puts none there: everyone in the
+ARS end with an AttributeError on every jax that this package runs on. With a function of that name put into
+`jax` beforehand they run on brax's `fast`; not tried on a `BraxEnv`. This package puts none there: everyone in the
 process would see it. Their policies are Gaussian: a `BraxEnv` takes the greatest of one number per action, so
 they can drive it, without being made for it.
 """
