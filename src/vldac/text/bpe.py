@@ -4,7 +4,7 @@ The same kind as Qwen's (bytes, merges, special tokens, a `tokenizer.json`), lea
 what is answered in them, and with the three pieces that frame an answer as tokens of their own: an answer is ten
 tokens instead of fifty bytes. Any other text still encodes, byte by byte where need be. The bundled one is
 
-    train_tokenizer(corpus(map(envs_jax.make, envs_jax.names())), 512, BPE_TOKENIZER)
+    train_tokenizer(corpus(map(envs_jax.make, envs_jax.names())), 1024, BPE_TOKENIZER)
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def test_the_worlds_words_are_whole_tokens():
 
 
 def test_the_bundled_one_is_of_the_worlds_that_there_are(tmp_path):
-    train_tokenizer(corpus(map(envs_jax.make, envs_jax.names())), 512, tmp_path)
+    train_tokenizer(corpus(map(envs_jax.make, envs_jax.names())), 1024, tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / name).read_bytes() == (BPE_TOKENIZER / name).read_bytes()
 
