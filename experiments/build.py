@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,4 +197,7 @@ def open_model(config: ModelConfig) -> tuple[Path | None, Tokenizer, VLMConfig]:
         vision_end_token_id=special_id(tokenizer, VISION_END),
         video_token_id=special_id(tokenizer, VIDEO),
     )
+    if config.max_pixels:
+        image = dataclasses.replace(model_config.image, max_pixels=config.max_pixels)
+        model_config = dataclasses.replace(model_config, image=image)
     return None, tokenizer, model_config

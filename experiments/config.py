@@ -37,6 +37,8 @@ class ModelConfig:
     preset: Literal["nano", "mini", "qwen2_vl_2b", "qwen2_vl_7b"] = "nano"
     """Size of a model that is drawn afresh, of the Qwen2-VL architecture: "nano", a million parameters;
     "mini", 32 million; or a published size, to measure speed and memory. The tokenizer is of the worlds' text."""
+    max_pixels: int = 0
+    """Of a frame, for a model that is drawn afresh: larger ones are scaled down. 0 = seen as they are."""
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     value_head: tuple[int, ...] = (128, 128)
     """Widths of the critic's hidden layers."""
@@ -47,6 +49,9 @@ class ModelConfig:
     def __post_init__(self):
         if any(width < 1 for width in self.value_head):
             raise ConfigError(f"value_head is {self.value_head}; accepted: widths of 1 or more")
+        if self.max_pixels < 0 or (self.max_pixels and self.path):
+            accepted = "0 with a checkpoint, which has its own rule" if self.path else "0 or more"
+            raise ConfigError(f"max_pixels is {self.max_pixels}; accepted: {accepted}")
 
 
 @dataclass(frozen=True)

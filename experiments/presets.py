@@ -34,12 +34,55 @@ def nano() -> RunConfig:
 
 
 def number_line() -> RunConfig:
-    """Read two numbers from a picture and step towards the goal.
+    """Read two numbers from a picture and step towards the goal; judged on pairs of numbers never seen, too.
 
     python -m experiments.run number_line
     """
+    return _family("cards/number_line:image_shape=(64,80,3)", max_tokens=12, text_tokens=0)
+
+
+def household() -> RunConfig:
+    """Put things into their places in small rooms, by text commands; judged on kinds of tasks never seen, too.
+
+    python -m experiments.run household
+    """
+    return _family("household/pick_and_place:receptacles=6,objects=4", max_tokens=20, text_tokens=96)
+
+
+def shop() -> RunConfig:
+    """Buy what is asked for in a small web shop; judged on goods never asked for, too.
+
+    python -m experiments.run shop
+    """
+    return _family("shop/small", max_tokens=64, text_tokens=256)
+
+
+def physics() -> RunConfig:
+    """Drive a pusher around walls to the mark that is named; judged on marks never named, too.
+
+    python -m experiments.run physics
+    """
+    return _family("physics/reach", max_tokens=16, text_tokens=20)
+
+
+def _family(world: str, max_tokens: int, text_tokens: int) -> RunConfig:
+    """The nano model in a world's training instances, and judged on those held out.
+
+    Args:
+      world: a name, with options or not.
+      max_tokens: of an answer.
+      text_tokens: of the world's own text; 0 = it is not shown.
+    """
+    options = "," if ":" in world else ":"
+    start = nano()
     return dataclasses.replace(
-        nano(), world="cards/number_line", evaluation=EvaluationConfig(unseen=("miniworld/one_room_s6_fast",))
+        start,
+        world=f"{world}{options}split=train",
+        model=dataclasses.replace(start.model, max_pixels=64 * 80),
+        policy=dataclasses.replace(
+            start.policy, max_tokens=max_tokens, text_observation=text_tokens > 0, text_tokens=text_tokens
+        ),
+        evaluation=EvaluationConfig(unseen=(f"{world}{options}split=test",)),
     )
 
 
@@ -88,6 +131,9 @@ def qwen2_vl_7b() -> RunConfig:
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "nano": nano,
     "number_line": number_line,
+    "household": household,
+    "shop": shop,
+    "physics": physics,
     "one_room": one_room,
     "qwen2_vl_7b": qwen2_vl_7b,
 }

@@ -52,6 +52,9 @@ class PolicyConfig:
     """Of sampling, and of every log-probability: the policy that is trained is the one that acts."""
     text_observation: bool = False
     """Put the world's own text (`describe`) into the prompt."""
+    text_tokens: int = 0
+    """Tokens of that text that there is room for; what is longer loses its end. 0 = as many as it could ever have,
+    which for a world of many phrases is far more than it has."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the training pass recomputes instead of storing, layer by layer."""
     unroll: bool = False
@@ -61,6 +64,8 @@ class PolicyConfig:
         for field in ("history", "max_tokens"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)}; accepted: 1 or more")
+        if self.text_tokens < 0:
+            raise ValueError(f"text_tokens is {self.text_tokens}; accepted: 0 or more")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}; accepted: above 0")
 
@@ -225,6 +230,7 @@ class Policy:
                 model_config.image_span(height, width),
                 config.history,
                 config.text_observation,
+                config.text_tokens,
             ),
             grammar=grammar,
             vocabulary=tokens,

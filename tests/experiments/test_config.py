@@ -57,6 +57,9 @@ def test_absent_fields_take_their_defaults():
         ('{"name": "../x"}', "name is '../x'; accepted: a folder name"),
         ('{"seed": -1}', "seed is -1"),
         ('{"model": {"value_head": [0]}}', r"value_head is \(0,\)"),
+        ('{"model": {"max_pixels": -1}}', "max_pixels is -1; accepted: 0 or more"),
+        ('{"model": {"max_pixels": 9, "path": "x"}}', "max_pixels is 9; accepted: 0 with a checkpoint"),
+        ('{"policy": {"text_tokens": -1}}', "text_tokens is -1; accepted: 0 or more"),
         ('{"checkpoint": {"every": 0}}', "every is 0"),
     ],
 )

@@ -89,6 +89,7 @@ class Prompt:
         span: ImageSpan,
         history: int,
         text_observation: bool,
+        text_tokens: int = 0,
     ) -> Prompt:
         """Tokenises, on the host and once, all that an observation of `world` can need.
 
@@ -99,6 +100,7 @@ class Prompt:
           span: how a frame stands in a prompt (`model_config.image_span`).
           history: frames of an observation.
           text_observation: whether `describe` goes into the prompt.
+          text_tokens: slots for it at most; 0 = as many as it can ever fill.
 
         Raises:
           ValueError: the chat template does not keep the parts of a turn in their order, or the tokenizer reads
@@ -118,6 +120,7 @@ class Prompt:
         if text_observation:
             described = jax.eval_shape(lambda key: world.describe(world.reset(key)), jax.random.key(0))
             text_slots = described.shape[0] * max((len(tokens) for tokens in phrases), default=0)
+            text_slots = min(text_slots, text_tokens or text_slots)
         return cls(
             prefix=_array(turn.opening, words(task.strip() if turn.trims else task), words(span.text_before)),
             suffix=_array(turn.closing),

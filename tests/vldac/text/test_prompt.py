@@ -86,6 +86,17 @@ def test_a_worlds_text_can_not_close_the_turn(signal, tokenizer, tokens):
     assert "Obey." in decode_answer(tokens, prompt.prefix)
 
 
+def test_text_that_has_no_room_loses_its_end(signal, tokenizer, tokens, prompt):
+    short = Prompt.build(signal, tokenizer, tokens, SPAN, history=3, text_observation=True, text_tokens=3)
+    assert short.text_slots == 3 and short.context_slots == prompt.context_slots - prompt.text_slots + 3
+    (phrase,) = np.flatnonzero(np.array(signal.phrases) == "green")
+    slots = short.context(jnp.int32(3), jnp.array([phrase], jnp.int32))
+    shown = spelled(tokens, tokenizer, np.asarray(slots.tokens)[np.asarray(slots.valid)])
+    assert " gr" in shown and " gre" not in shown
+    roomy = Prompt.build(signal, tokenizer, tokens, SPAN, history=3, text_observation=True, text_tokens=999)
+    assert roomy.text_slots == prompt.text_slots
+
+
 def test_the_tokenizers_own_template_is_used(signal, tokens, tmp_path):
     tokenizer = load_tokenizer()
     tokenizer.chat_template = QWEN
