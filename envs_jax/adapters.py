@@ -5,13 +5,12 @@
     env = adapters.gymnasium_env(envs_jax.make("physics/push"))     # gymnasium.Env, one world, on the host
 
 **brax's wrappers.** EpisodeWrapper, VmapWrapper and AutoResetWrapper run on a `BraxEnv`. But brax's
-AutoResetWrapper
-puts the state of the FIRST reset back, over and over: its lane plays one and the same episode as long as it
-lives, and with a few hundred lanes an agent learns those few hundred by heart. `FreshResetWrapper` stands in its
-place: it resets to new episodes, drawn with the key that the state carries. Under vmap a condition is a
-  selection, so it pays
-for a reset in every step; where a reset is dear, a pool of episodes drawn once and picked from by number is
-cheaper, which is what `vldac.rollout` does with worlds directly.
+AutoResetWrapper puts the state of the FIRST reset back, over and over: its lane plays one and the same episode
+as long as it lives, and with a few hundred lanes an agent learns those few hundred by heart.
+`FreshResetWrapper` stands in its place: it resets to new episodes, drawn with the key that the state carries.
+Under vmap a condition is a selection, so it pays for a reset in every step; where a reset is dear, a pool of
+episodes drawn once and picked from by number is cheaper, which is what `vldac.rollout` does with worlds
+directly.
 
 **brax's trainers.** brax 0.14.2 calls `jax.device_put_replicated`, which jax 0.10 took out: its PPO, SAC, APG and
 ARS end with an AttributeError on every jax that this package runs on. With a function of that name put into

@@ -44,9 +44,8 @@ class Household:
       receptacles: at most so many in a room, 6..48; a larger room is cut.
       objects: at most so many in a room, 4..40.
       reward: "sparse", or "progress": by how much the share of the goal's conditions that hold rose or fell.
-      split: "all", "train" or "test". An instance is a task type with an object type and a goal (receptacle or
-        lamp
-        type); see `tables.instances`.
+      split: "all", "train" or "test". An instance is a task type with an object type and a goal (the type of a
+        receptacle or lamp); see `tables.instances`.
       image_shape: (height, width, 3), at least 216 x 200.
 
     Raises:
@@ -66,8 +65,7 @@ class Household:
     max_steps = MAX_STEPS
     instruction = (
         "Do the household task. Go to receptacles, open them, take and move objects; heat with a microwave, cool "
-        "with a "
-        "fridge, clean with a sinkbasin, use a lamp while holding what is to be looked at."
+        "with a fridge, clean with a sinkbasin, use a lamp while holding what is to be looked at."
     )
 
     def __post_init__(self):

@@ -19,9 +19,12 @@ State. Contacts are frictionless, so a puck, a disc without marks, need not turn
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import io
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,9 +179,18 @@ def drag(velocity: Float[Array, " d"], timestep: float) -> Float[Array, " d"]:
 
 @functools.lru_cache(maxsize=32)
 def _load(pucks: int, walls: int, backend: str, timestep: float) -> tuple[Any, Any]:
-    """brax's system and pipeline; brax is imported when a world first moves, not with `envs_jax`."""
-    from brax.io import mjcf
+    """brax's system and pipeline; brax is imported when a world first moves, not with `envs_jax`.
 
-    with jax.ensure_compile_time_eval():  # constants, though first asked for while something is traced
+    What it says of itself then (that it is no longer maintained, that Warp is not there) is left
+    out: it concerns no user of a world.
+    """
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        jax.ensure_compile_time_eval(),  # constants, though first asked for while something is traced
+    ):
+        warnings.simplefilter("ignore")
+        mjcf = importlib.import_module("brax.io.mjcf")
+        pipeline = importlib.import_module(f"brax.{backend}.pipeline")
         system = mjcf.loads(model(pucks, walls, timestep, springs=backend == "spring"))
-    return system, importlib.import_module(f"brax.{backend}.pipeline")
+    return system, pipeline
