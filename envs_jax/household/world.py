@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 from envs_jax.household import expert, generate, picture, rules, text
 from envs_jax.household import tables as t
 from envs_jax.household.rules import State
-from envs_jax.world import Slot, Step
+from envs_jax.world import Slot, Step, invalid_action, is_action
 
 MAX_STEPS = 50  # upstream's limit
 
@@ -101,6 +101,7 @@ class Household:
 
     def step(self, state: State, action: Int[Array, "3"]) -> tuple[State, Step]:
         """One command; one that is not admissible changes nothing and is counted ("Nothing happens.")."""
+        action = jnp.where(is_action(self, action), action, invalid_action(self))
         after = rules.apply(state, action).replace(steps=state.steps + 1)
         was, now = rules.progress(state), rules.progress(after)
         won = now >= 1

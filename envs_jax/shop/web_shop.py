@@ -45,7 +45,7 @@ from envs_jax.shop.phrases import (
 )
 from envs_jax.shop.score import score
 from envs_jax.shop.state import State
-from envs_jax.world import Slot, Step
+from envs_jax.world import Slot, Step, invalid_action, is_action
 
 _DESCRIBED = {"page": 144, "goal": 16}  # phrases of `describe` at most
 
@@ -178,14 +178,12 @@ class WebShop:
 
         Args:
           state: of the episode.
-          action: int32[7], template, then words or a link. A search with an id outside the vocabulary other than
-            -1 is no action; places after a link are not looked at.
+          action: int32[7], template, then words or a link.
         """
-        going = state.page != layout.DONE
-        link = jnp.clip(action[1], 0, len(self.book.links) - 1)
-        click = (action[0] == 1) & (link == action[1]) & self.commands(state)[link]
-        known = (action[1:] >= -1) & (action[1:] < len(self.goods.vocabulary))
-        search = (action[0] == 0) & known.all() & (action[1:] >= 0).any() & going
+        action = jnp.where(is_action(self, action), action, invalid_action(self))
+        link = jnp.maximum(action[1], 0)
+        click = (action[0] == 1) & self.commands(state)[jnp.minimum(link, len(self.book.links) - 1)]
+        search = (action[0] == 0) & (state.page != layout.DONE)
 
         def clicked(number):
             return click & (link == number)
@@ -206,8 +204,7 @@ class WebShop:
         ):
             to = jnp.where(when, page_, to)
 
-        words_ = action[1:][jnp.argsort(action[1:] < 0, stable=True)]  # those that are none last
-        query = jnp.where(search, words_, jnp.where(back, -1, state.query))
+        query = jnp.where(search, action[1:], jnp.where(back, -1, state.query))
         results = jnp.where(search, self._search(action[1:]), jnp.where(back, -1, state.results))
         number = jnp.clip(state.shelf * SHOWN + link - FIRST_ITEM, 0, RETURNED - 1)
         item = jnp.where(opened, state.results[number], jnp.where(leaves, -1, state.item))

@@ -351,7 +351,7 @@ def test_the_prompt_has_as_many_tokens_as_are_asked_for():
     for wanted in (150, 153):
         prompt = parts_of(command(*SMALL, "--prompt-tokens", str(wanted)).options).setup.policy.prompt
         assert len(prompt.prefix) == wanted
-    with pytest.raises(ConfigError, match="prompt_tokens is 20; accepted: 0, or 44"):
+    with pytest.raises(ConfigError, match="prompt_tokens is 20; accepted: 0, or 42"):
         parts_of(command(*SMALL, "--prompt-tokens", "20").options)
 
 

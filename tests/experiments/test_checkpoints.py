@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory):
     }
     config = transformers.Qwen3VLConfig(
         text_config={
-            "vocab_size": 448,
+            "vocab_size": 1088,
             "hidden_size": 32,
             "intermediate_size": 48,
             "num_hidden_layers": 3,
