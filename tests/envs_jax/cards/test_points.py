@@ -248,7 +248,7 @@ def test_every_rank_and_every_token_can_be_told_from_every_other(name):
         assert (np.abs(pictures[i] - pictures[j]).max(axis=2) > 80).sum() >= 3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param("cards/ez_points", marks=pytest.mark.slow), "cards/points24"])
 def test_it_keeps_the_contract_of_a_world(name):
     report = envs_jax.check(envs_jax.make(name, image_shape=(96, 96, 3)), episodes=64)
     assert report.expert_success == 1.0 and report.random_success < 0.2

@@ -149,3 +149,15 @@ def test_progress_as_reward_adds_up_to_one():
 def test_bad_options_are_named(field, value):
     with pytest.raises(ValueError, match=f"{field} is {value!r}; accepted"):
         envs_jax.make("household/any", **{field: value})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "household/pick_and_place:receptacles=6,objects=4",
+        pytest.param("household/any", marks=pytest.mark.slow),
+        pytest.param("household/heat_and_place", marks=pytest.mark.slow),
+    ],
+)
+def test_it_keeps_the_contract(name):
+    envs_jax.check(envs_jax.make(name), episodes=32, states=3)

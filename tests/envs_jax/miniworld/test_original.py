@@ -351,9 +351,15 @@ def test_every_step_is_the_originals(pair, original):
 
 # Variants whose starts are drawn like another's; that one is tested.
 _SAME_STARTS = {"one_room_s6_fast", "maze_s3_fast", "t_maze_right", "y_maze_right"}
+# Those whose many resets of the original take longest, and whose rules another one has, too.
+_LONG_STARTS = {"maze", "maze_s2", "pickup_objects", "collect_health", "three_rooms"}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in _SAME_STARTS])
+def _starts(name):
+    return pytest.param(name, marks=pytest.mark.slow) if name in _LONG_STARTS else name
+
+
+@pytest.mark.parametrize("name", [_starts(name) for name in NAMES if name not in _SAME_STARTS])
 def test_starts_are_distributed_as_the_originals(name, original):
     """x, z and yaw of the agent and of what the task is about, by Kolmogorov and Smirnov; kinds by shares."""
     count = 60 if name == "maze" else 160

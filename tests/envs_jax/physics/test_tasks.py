@@ -14,7 +14,7 @@ from envs_jax.physics import route, table, tasks
 from envs_jax.physics.words import ACTIONS, LATTICE, NAMES, PHRASES, RGB, SHAPES
 from envs_jax.physics.world import TOLERANCE
 
-WORLDS = ("push", "sort", "reach")
+WORLDS = ("push", pytest.param("sort", marks=pytest.mark.slow), "reach")
 COUNTS = {"push": 1, "sort": 2, "reach": 0}
 EPISODES, STEPS = 16, 24
 
@@ -42,9 +42,8 @@ def walk(name):
     return np.asarray(actions), (*bare, jax.tree.map(np.asarray, step), np.asarray(admissible))
 
 
-@pytest.mark.parametrize(
-    "name", ["reach", pytest.param("push", marks=pytest.mark.slow), pytest.param("sort", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["push", "reach", "sort"])
 def test_the_contract_is_kept_and_the_expert_succeeds(name):
     report = envs_jax.check(envs_jax.make(f"physics/{name}"), episodes=64)
     assert report.expert_success >= 0.98

@@ -59,7 +59,7 @@ def test_a_repeated_word_counts_twice(shop):
         assert [int(p) for p in found if p >= 0] == shop.engine.search(words)
 
 
-@settings(max_examples=60)
+@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 2**31 - 1),
     records=st.lists(
@@ -80,9 +80,7 @@ def test_any_records_do_what_the_slow_shop_does(shop, seed, records):
     session = shop.session(state)
     for t, record in enumerate(records):
         action = jnp.array(record, jnp.int32) if record else shop.sample(state, jax.random.fold_in(key, t))
-        # A word that is none, other than -1, spoils a search; `spoken` passes over it.
-        spoilt = int(action[0]) == 0 and any(word < -1 for word in np.asarray(action[1:]))
-        reward, done = session.act(None if spoilt else shop.say(action))
+        reward, done = session.act(shop.say(action))
         state, step = shop.step(state, action)
         shop.agree(state, shop.commands(state), session)
         assert int(state.steps) == t + 1
