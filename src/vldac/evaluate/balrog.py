@@ -73,7 +73,7 @@ def progression(environment: str, steps: Sequence[Mapping[str, Any]]) -> float:
 
     Returns:
       babyai: 1 if any reward was above 0.
-      babaisai: 1 if the episode ended on a reward above 0; one cut off before its end has 0.
+      babaisai: 1 if the step that ended the episode, either way, had a reward above 0.
       textworld: the part of the score that was reached, or 1 if won; but 0 unless the episode ended.
       crafter: the part of the 22 achievements that was unlocked.
       minihack: 1 if the last step's reward is at least 1; earlier steps count for nothing.
