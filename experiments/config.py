@@ -101,7 +101,7 @@ class RunConfig:
     folder: str = "runs"
     """Where runs are kept."""
     world: str = "miniworld/one_room_s6_fast"
-    """What is trained on: one of `envs_jax.names()`."""
+    """What is trained on: one of `envs_jax.names()`, with options behind a colon or without: name:split=train."""
     seed: int = 0
     """Of everything: weights, worlds, sampling. The same seed on the same hardware gives the same run."""
     iterations: int = 40

@@ -112,10 +112,11 @@ class Catalogue:
 def goal_words(asked: np.ndarray, nouns: np.ndarray) -> np.ndarray:
     """int[..., 6], what the expert searches for: the goal's attributes and the kind's two nouns.
 
-    Worked example: asked [3, 5, -1], nouns [8, 9, 1, 2, -1] -> [3, 5, -1, 8, 9, -1].
+    Worked example: asked [3, 5, -1], nouns [8, 9, 1, 2, -1] -> [3, 5, 8, 9, -1, -1].
     """
     blank = np.full_like(asked[..., :1], -1)
-    return np.concatenate([asked[..., :MOST_ASKED], nouns[..., :2], blank], axis=-1)
+    words = np.concatenate([asked[..., :MOST_ASKED], nouns[..., :2], blank], axis=-1)
+    return np.take_along_axis(words, np.argsort(words < 0, axis=-1, kind="stable"), axis=-1)
 
 
 @cache

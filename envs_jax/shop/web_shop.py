@@ -183,7 +183,8 @@ class WebShop:
         action = jnp.where(is_action(self, action), action, invalid_action(self))
         link = jnp.maximum(action[1], 0)
         click = (action[0] == 1) & self.commands(state)[jnp.minimum(link, len(self.book.links) - 1)]
-        search = (action[0] == 0) & (state.page != layout.DONE)
+        going = state.page != layout.DONE
+        search = (action[0] == 0) & going
 
         def clicked(number):
             return click & (link == number)

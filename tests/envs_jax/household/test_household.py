@@ -151,13 +151,10 @@ def test_bad_options_are_named(field, value):
         envs_jax.make("household/any", **{field: value})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        "household/pick_and_place:receptacles=6,objects=4",
-        pytest.param("household/any", marks=pytest.mark.slow),
-        pytest.param("household/heat_and_place", marks=pytest.mark.slow),
-    ],
+    ["household/pick_and_place:receptacles=6,objects=4", "household/any", "household/heat_and_place"],
 )
 def test_it_keeps_the_contract(name):
     envs_jax.check(envs_jax.make(name), episodes=32, states=3)

@@ -87,6 +87,7 @@ def test_every_product_that_goals_are_of_is_found_with_the_words_of_the_task(sho
     assert len(numbers) > 300 and np.asarray(jax.jit(jax.vmap(place))(jnp.asarray(numbers))).all()
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract():
     envs_jax.check(envs_jax.make("shop/small"), episodes=32, states=3)
 
