@@ -133,7 +133,6 @@ def load_torch(folder):
     return model
 
 
-@pytest.mark.slow
 def test_transformers_says_what_a_fresh_model_says(full, frame):
     parts, folder = parts_of(full), full / "export" / "model"
     policy, params = parts.policies[WORLD], policy_params(parts, full)
