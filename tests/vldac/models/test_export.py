@@ -120,12 +120,12 @@ def test_an_adapter_in_the_vision_tower_too(tied, parts, tmp_path):
     expected = logits(ours, parts)
     export.save_adapter(tmp_path / "adapter", tied.config, adapter, config, base="some/model")
     theirs = load_peft(tied.torch, tmp_path / "adapter")
-    np.testing.assert_allclose(expected, tied.replace(torch=theirs).torch_logits(parts), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(expected, tied.replace(torch=theirs).torch_logits(parts), atol=2e-4, rtol=0)
     options = {"adapter": adapter, "scale": config.scale, "dtype": jnp.float32}
     base = base_folder(tied, tmp_path)
     export.save_model(tmp_path / "model", tied.config, tied.params, base=base, **options)
     theirs = load_torch(tmp_path / "model")
-    np.testing.assert_allclose(expected, tied.replace(torch=theirs).torch_logits(parts), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(expected, tied.replace(torch=theirs).torch_logits(parts), atol=2e-4, rtol=0)
 
 
 def test_transformers_loads_the_merged_model_to_our_logits(family, base, parts, tmp_path):

@@ -88,7 +88,7 @@ def test_logits_equal_torch_for_a_ragged_batch_of_prompts_with_and_without_image
         theirs = pair.torch_logits(parts)
         assert theirs.std() > 0.3, "logits too flat for the bound to mean anything"
         valid = np.asarray(inputs.valid[row])
-        np.testing.assert_allclose(ours[row][valid], theirs, atol=2e-5, rtol=0, err_msg=name)
+        np.testing.assert_allclose(ours[row][valid], theirs, atol=5e-5, rtol=0, err_msg=name)
 
 
 def test_weights_drawn_here_give_the_same_logits_in_torch(tied, rng):
