@@ -59,7 +59,7 @@ def score(
     _check_answers(task, answers)
     responses = [postprocess(task, response, adapter) for response in responses]
     if task in CHOICE:
-        right = sum(_choice(response) == answer for response, answer in zip(responses, answers, strict=True))
+        right = sum(choice(response) == answer for response, answer in zip(responses, answers, strict=True))
         return {"accuracy": right / len(responses) * 100}
     if task == "webqa":
         return {"f1": _webqa(responses, answers)}
@@ -133,8 +133,8 @@ def _webqa(responses: Sequence[str], answers: Sequence[Sequence[str]]) -> float:
     return sum(scores) / len(scores) * 100 if scores else 0.0
 
 
-def _choice(response: str) -> int:
-    """The index of the letter that a response means, -1 if it means none."""
+def choice(response: str) -> int:
+    """The index of the letter that the official parser takes a response for, -1 if it means none."""
     if len(response) == 1:
         letter = response.upper()
     elif re.match(r"[A-Z]\.", response):

@@ -47,8 +47,8 @@ def score(prediction: str, ground_truth: str, question_type: str) -> float:
     Raises:
       ValueError: an unknown question type, or a ground truth that is no positive number where one is due.
     """
-    _check_question_type(question_type)
-    answer = _first_word(prediction)
+    check_question_type(question_type)
+    answer = first_word(prediction)
     if question_type in CHOICE:
         return float(answer.lower() == ground_truth.lower())
     try:
@@ -65,10 +65,10 @@ def score_lmms_eval(prediction: str, ground_truth: str, question_type: str) -> f
     Choices are scored as `score` does. A number is the first one in the text, in digits or in English words
     ("There are 3", "twenty-one", "three hundred and five"). Arguments, result and errors are `score`'s.
     """
-    _check_question_type(question_type)
+    check_question_type(question_type)
     if question_type in CHOICE:
         return score(prediction, ground_truth, question_type)
-    return _mean_relative_accuracy(_first_number(prediction), ground_truth)
+    return _mean_relative_accuracy(first_number(prediction), ground_truth)
 
 
 def aggregate(results: Iterable[tuple[str, float]]) -> dict[str, float]:
@@ -88,7 +88,7 @@ def aggregate(results: Iterable[tuple[str, float]]) -> dict[str, float]:
     """
     scores = defaultdict(list)
     for question_type, one in results:
-        _check_question_type(question_type)
+        check_question_type(question_type)
         scores[question_type].append(one)
     if not scores:
         raise ValueError("results is empty; accepted: (question type, score) of at least one question")
@@ -108,7 +108,8 @@ def aggregate(results: Iterable[tuple[str, float]]) -> dict[str, float]:
     return {name: figure * 100.0 for name, figure in figures.items()}
 
 
-def _check_question_type(question_type: str) -> None:
+def check_question_type(question_type: str) -> None:
+    """Raises a ValueError unless it is one of `CHOICE` and `NUMBER`."""
     if question_type not in CHOICE and question_type not in NUMBER:
         raise ValueError(f"question_type is {question_type!r}; accepted: {', '.join(CHOICE + NUMBER)}")
 
@@ -117,7 +118,8 @@ def _metric(question_type: str) -> str:
     return "accuracy" if question_type in CHOICE else "MRA:.5:.95:.05"
 
 
-def _first_word(prediction: str) -> str:
+def first_word(prediction: str) -> str:
+    """What the official scorer takes for the answer."""
     # The order matters: "5.\n" keeps its full stop, which a number survives and a letter does not.
     return prediction.split(" ")[0].rstrip(".").strip()
 
@@ -143,7 +145,7 @@ _WORDS |= {word: 10 * tens for tens, word in enumerate(_TENS.split(), start=2)}
 _WORDS |= {"hundred": 100, "thousand": 1000}
 
 
-def _first_number(text: str) -> float | None:
+def first_number(text: str) -> float | None:
     text = text.strip().lower()
     digits = re.search(r"-?\d+(?:\.\d+)?", text)
     words = list(re.finditer("[a-z]+", text))

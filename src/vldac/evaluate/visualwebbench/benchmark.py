@@ -1,0 +1,186 @@
+"""VisualWebBench as a `vldac.evaluate.benchmark.Benchmark`: official prompts, settings and post-processing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vldac.evaluate.benchmark import Question, Sample
+from vldac.evaluate.tables import answered_tasks, check_selection, first_of_each, folder
+from vldac.evaluate.visualwebbench.data import ASKS, PUBLISHED, Table
+from vldac.evaluate.visualwebbench.prompts import prompt
+from vldac.evaluate.visualwebbench.scoring import CHOICE, TASKS, TEXT, choice, postprocess, score
+from vldac.generate.request import Message, Reply, Request
+
+PROTOCOLS = {"openai": 512, "qwen_vl": 512, "lmms_eval": 16}
+"""Whose post-processing counts, and how many tokens an answer may have there.
+
+* openai: the official code's for OpenAI and LLaVA models.
+* qwen_vl: the official code's for Qwen-VL: webqa after a colon, and of action_prediction the first letter.
+* lmms_eval: none, and captions end after 16 tokens; not comparable with the official figures.
+"""
+
+_ADAPTER = {"openai": "openai", "qwen_vl": "qwen_vl", "lmms_eval": "none"}
+_PREFIX = {"openai": "openai/", "qwen_vl": "qwen_vl/", "none": "unprocessed/"}
+
+
+class VisualWebBench:
+    """VisualWebBench from the files as published.
+
+    All that can be checked without reading a screenshot is checked when it is made, so that a run of hours does
+    not end at the last question: files, columns, every text and answer, and that no image is null.
+
+    Attributes:
+      partial: whether `tasks` or `limit` leaves something out.
+      notes: what a reader should know of the data, such as fewer questions than published.
+      max_pixels, min_pixels: of a screenshot, for the model's preprocessing; None = its own, the official way.
+
+    Args:
+      root: holds a folder a task with its parquet files (`data`).
+      protocol: one of `PROTOCOLS`: whose post-processing counts. What others would give is told as well.
+      tasks: only these; none named are all seven.
+      limit: only the first so many of each task, in the files' order.
+      max_pixels, min_pixels: see above.
+
+    Raises:
+      ValueError: an option that is out of range.
+      BenchmarkError: a file that is missing or damaged.
+    """
+
+    name = "visualwebbench"
+    unit = "%"
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        protocol: str = "openai",
+        tasks: Sequence[str] = (),
+        limit: int | None = None,
+        max_pixels: int | None = None,
+        min_pixels: int | None = None,
+    ):
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"protocol is {protocol!r}; accepted: {', '.join(PROTOCOLS)}")
+        chosen = check_selection(tasks, TASKS, limit)
+        path = folder(root, "VisualWebBench's folders web_caption, heading_ocr, ...")
+        self.max_pixels, self.min_pixels = max_pixels, min_pixels
+        self._adapter, self._max_tokens = _ADAPTER[protocol], PROTOCOLS[protocol]
+        # Tasks that are not asked need not be there.
+        self._tables = {task: Table(path, task) for task in chosen}
+        self._ids = {
+            task: [_id(task, row) for row in range(len(table.rows))] for task, table in self._tables.items()
+        }
+        rows = [(task, row) for task, table in self._tables.items() for row in range(len(table.rows))]
+        self._asked = first_of_each(rows, lambda row: row[0], chosen, limit)
+        self.partial = len(self._asked) < len(rows) or len(chosen) < len(TASKS)
+        self.notes = tuple(
+            f"{path / task} holds {len(table.rows)} questions, published are {PUBLISHED[task]}"
+            for task, table in self._tables.items()
+            if len(table.rows) != PUBLISHED[task]
+        )
+
+    def __len__(self) -> int:
+        """How many questions will be asked."""
+        return len(self._asked)
+
+    def questions(self) -> Iterator[Question]:
+        """The chosen ones, task by task; a screenshot is read when its question is reached.
+
+        The iterator goes on after an error: who catches it and calls `next` again is given the question after.
+
+        Raises:
+          BenchmarkError: a screenshot that turns out to be damaged, named.
+        """
+        return map(self._question, self._asked)
+
+    def judge(self, question: Question, reply: Reply) -> Sample:
+        """The scorer's figures for this answer alone in percent, the one that counts first.
+
+        Where another post-processing of the official code, or none, would give something else, its score of the
+        same kind is there, too, as "qwen_vl/f1". Blanks around the answer are taken off before all of it, as the
+        official code does for LLaVA.
+        """
+        answer, task = reply.text.strip(), question.task
+        scores = _score(task, answer, question.truth, self._adapter)
+        metric = next(iter(scores))
+        for adapter, prefix in _PREFIX.items():
+            if postprocess(task, answer, adapter) != postprocess(task, answer, self._adapter):
+                scores[prefix + metric] = _score(task, answer, question.truth, adapter)[metric]
+        notes = [f"cut off after {reply.answer_tokens} tokens"] * (reply.finish_reason == "length")
+        extracted: str | None = postprocess(task, answer, self._adapter)
+        if task in CHOICE:
+            letter = choice(extracted)
+            extracted = chr(ord("A") + letter) if letter >= 0 else None
+        elif task == "webqa" and _left_out(extracted, question.truth):
+            notes.append("left out of the official mean, as there is no sentence to compare")
+        return Sample(
+            id=question.id,
+            task=task,
+            messages=question.request.messages,
+            answer=reply.text,
+            extracted=extracted or None,
+            truth=question.truth,
+            scores=scores,
+            notes="; ".join(notes),
+        )
+
+    def summary(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """The official figures in percent, `{task}_{metric}`, and "overall", the mean of the seven that count.
+
+        Then the same for other ways of post-processing, by their prefix. A figure of some of a task's questions
+        only ends in " (partial)". So does "overall" if anything is missing: it is the mean of what there is then,
+        and not comparable with anybody else's.
+        """
+        done = answered_tasks(samples, self._ids)
+        figures: dict[str, float] = {}
+        for adapter in (self._adapter, *(name for name in _PREFIX if name != self._adapter)):
+            prefix = "" if adapter == self._adapter else _PREFIX[adapter]
+            figures |= {prefix + name: value for name, value in _figures(samples, adapter, done).items()}
+        return figures
+
+    def _question(self, asked: tuple[str, int]) -> Question:
+        task, index = asked
+        table = self._tables[task]
+        row = table.rows[index]
+        message = Message("user", (table.image(index), prompt(task, row)))
+        return Question(
+            id=_id(task, index),
+            task=task,
+            request=Request((message,), max_tokens=self._max_tokens),
+            truth=row["answer"],
+            data={name: row[name] for name in ("id", "website", *ASKS[task]) if name in row},
+        )
+
+
+def _id(task: str, row: int) -> str:
+    return f"{task}/{row:04d}"
+
+
+def _left_out(response: str | None, golds: Sequence[str]) -> bool:
+    """Whether the scorer drops a question of webqa: it scores 0 then, yet takes nothing off a right one's mean."""
+    alone = score("webqa", [response or ""], [golds], "none")["f1"]
+    beside = score("webqa", [response or "", "a"], [golds, ["a"]], "none")["f1"]
+    return alone == 0 and beside > 99
+
+
+def _score(task: str, answer: str, truth: object, adapter: str) -> dict[str, float]:
+    """`score` of one answer, the figure that counts first."""
+    figures = score(task, [answer], [truth], adapter)
+    first = "rouge_l" if task in TEXT else next(iter(figures))
+    return {first: figures[first]} | figures
+
+
+def _figures(samples: Sequence[Sample], adapter: str, done: set[str]) -> dict[str, float]:
+    figures, counted = {}, []
+    for task in TASKS:
+        mine = [sample for sample in samples if sample.task == task]
+        if not mine:
+            continue
+        scores = score(task, [one.answer.strip() for one in mine], [one.truth for one in mine], adapter)
+        counted.append(scores["rouge_l"] if task in TEXT else next(iter(scores.values())))
+        for name in sorted(scores, key=lambda name: name != "rouge_l"):
+            figures[f"{task}_{name}" + ("" if task in done else " (partial)")] = scores[name]
+    if counted:
+        figures["overall" if done == set(TASKS) else "overall (partial)"] = sum(counted) / len(counted)
+    return figures
