@@ -175,6 +175,11 @@ def test_the_same_is_asked_however_the_files_lie(tmp_path, rows, videos, how, ta
     assert "20 questions of full, published are 5130" in benchmark.notes[0]
 
 
+def test_a_scene_may_be_written_as_a_number(root, rows):
+    write_lines(root / "test.jsonl", [one | {"scene_name": 41069025, "dataset": "arkitscenes"} for one in rows])
+    assert next(VSIBench(root, frames=1).questions()).data["scene_name"] == "41069025"
+
+
 def test_a_video_is_given_by_its_frames_before_the_words(root):
     question = next(VSIBench(root).questions())
     (message,) = question.request.messages

@@ -139,6 +139,9 @@ def _row(record: dict[str, Any], where: str) -> Row:
         number = int(number)
     if not isinstance(number, int) or isinstance(number, bool):
         raise wrong("id", "a whole number")
+    scene = record["scene_name"]
+    if isinstance(scene, int) and not isinstance(scene, bool):  # ARKitScenes' are numbers
+        record = record | {"scene_name": str(scene)}
     for name in ("dataset", "scene_name"):  # they become part of a path
         if not isinstance(record[name], str) or not _NAME.fullmatch(record[name]):
             raise wrong(name, "a name of letters, digits, '.', '-' and '_'")
