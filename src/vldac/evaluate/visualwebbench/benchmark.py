@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -95,7 +96,7 @@ class VisualWebBench:
         return map(self._question, self._asked)
 
     def judge(self, question: Question, reply: Reply) -> Sample:
-        """The scorer's figures for this answer alone in percent, the one that counts first.
+        """The scorer's figures for this answer alone in percent, the one that counts first; nan if it is left out.
 
         Where another post-processing of the official code, or none, would give something else, its score of the
         same kind is there, too, as "qwen_vl/f1". Blanks around the answer are taken off before all of it, as the
@@ -112,7 +113,7 @@ class VisualWebBench:
         if task in CHOICE:
             letter = choice(extracted)
             extracted = chr(ord("A") + letter) if letter >= 0 else None
-        elif task == "webqa" and _left_out(extracted, question.truth):
+        elif math.isnan(scores[metric]):
             notes.append("left out of the official mean, as there is no sentence to compare")
         return Sample(
             id=question.id,
@@ -157,17 +158,13 @@ def _id(task: str, row: int) -> str:
     return f"{task}/{row:04d}"
 
 
-def _left_out(response: str | None, golds: Sequence[str]) -> bool:
-    """Whether the scorer drops a question of webqa: it scores 0 then, yet takes nothing off a right one's mean."""
-    alone = score("webqa", [response or ""], [golds], "none")["f1"]
-    beside = score("webqa", [response or "", "a"], [golds, ["a"]], "none")["f1"]
-    return alone == 0 and beside > 99
-
-
 def _score(task: str, answer: str, truth: object, adapter: str) -> dict[str, float]:
-    """`score` of one answer, the figure that counts first."""
+    """`score` of one answer, the figure that counts first; nan where the official mean leaves the question out."""
     figures = score(task, [answer], [truth], adapter)
     first = "rouge_l" if task in TEXT else next(iter(figures))
+    # An answer that is wrong halves the mean of itself and a right one; one that is left out does not.
+    if figures.get("f1") == 0 and score(task, [answer, "a"], [truth, ["a"]], adapter)["f1"] > 99:
+        figures["f1"] = math.nan
     return {first: figures[first]} | figures
 
 
