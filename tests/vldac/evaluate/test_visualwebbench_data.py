@@ -347,12 +347,13 @@ def test_pictures_that_are_not_in_the_file_are_told_of(root):
 @pytest.mark.parametrize(
     ("task", "changes", "says"),
     [
-        ("web_caption", {"answer": "..."}, "answer is '...'; accepted: a text that is not of full stops alone"),
+        ("web_caption", {"answer": "..."}, "answer is '...'; accepted: a text that is not empty or of"),
         ("web_caption", {"answer": None}, "answer is None; accepted: a text"),
         ("webqa", {"question": None}, "question is None; accepted: a text"),
         ("webqa", {"answer": None}, "answer is None; accepted: a list of texts"),
         ("element_ocr", {"bbox": [0.1, 0.2]}, "bbox is [0.1, 0.2]; accepted: four numbers"),
-        ("element_ground", {"elem_desc": ""}, "elem_desc is ''; accepted: a text"),
+        ("heading_ocr", {"answer": ""}, "answer is ''; accepted: a text that is not empty"),
+        ("element_ground", {"elem_desc": None}, "elem_desc is None; accepted: a text"),
         ("action_prediction", {"options": None}, "options is None; accepted: a list of texts"),
         ("action_ground", {"answer": None}, "answer is None; accepted: the index of an option"),
         ("action_ground", {"answer": -1}, "answer is -1"),
@@ -362,6 +363,16 @@ def test_a_row_that_can_not_be_asked_is_named(root, task, changes, says):
     shard = "00000-of-00002" if task == "webqa" else "00000-of-00001"
     path = write(root, task, [row(task, 0), row(task, 1), row(task, 2, **changes)], shard)
     assert f"{path} row 2: {says}" in error(root)
+
+
+def test_what_is_merely_odd_is_asked_as_by_the_official_code(root):
+    write(root, "element_ground", [row("element_ground", 0, elem_desc="")])
+    write(root, "webqa", [row("webqa", 0, question="", answer=[""])], "00000-of-00002")
+    benchmark = VisualWebBench(root, tasks=["element_ground", "webqa"])
+    questions = list(benchmark.questions())
+    assert questions[0].task == "webqa" and parts(questions[0])[1].startswith("\nYou should")
+    assert math.isnan(benchmark.judge(questions[0], say("a")).scores["f1"])  # nothing to compare with
+    assert "matches the description: \n" in parts(questions[-1])[1]
 
 
 def test_a_file_that_is_damaged_is_named_before_a_question_is_asked(root):

@@ -208,6 +208,25 @@ def test_all_frames_of_a_short_video_are_seen_once(root):
     assert all(seen(one) == list(range(100, 120)) for one in short) and short
 
 
+def test_frames_that_an_edit_list_hides_are_not_counted(root, videos):
+    # Ten frames are shown before time 0, so to say: players skip them, and the header counts them.
+    path = root / "arkitscenes/41069025.mp4"
+    with (
+        av.open(io.BytesIO(videos["arkitscenes/41069025"])) as old,
+        av.open(path, "w", options={"avoid_negative_ts": "disabled"}) as new,
+    ):
+        source = old.streams.video[0]
+        stream = new.add_stream_from_template(source)
+        tenth = int(1 / (10 * source.time_base))
+        for packet in old.demux(source):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = packet.pts - 10 * tenth, packet.dts - 10 * tenth, stream
+                new.mux(packet)
+    with av.open(path) as container:
+        assert container.streams.video[0].frames == 100
+    assert seen(next(VSIBench(root, frames=3).questions())) == [10, 54, 99]
+
+
 def test_lmms_evals_sampling_may_be_asked_for(root):
     question = next(VSIBench(root, frames=5, sampling="two_a_second").questions())
     assert seen(question) == [0, 21, 47, 73, 99]
@@ -497,9 +516,13 @@ def test_options_out_of_range_are_named(root, options, says):
         VSIBench(root, **options)
 
 
-def test_a_missing_package_is_named_with_its_extra(root, monkeypatch):
+@pytest.mark.parametrize("how", ["folder", "stored"])
+def test_a_missing_package_is_named_with_its_extra(tmp_path, rows, videos, monkeypatch, how):
+    write_lines(tmp_path / "test.jsonl", rows)
+    write_videos(tmp_path, videos, how)
+
     def missing(name):
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(tables.importlib, "import_module", missing)
-    assert error(root) == "the package av is missing (No module named 'av'); pip install 'vldac[benchmarks]'"
+    assert error(tmp_path) == "the package av is missing (No module named 'av'); pip install 'vldac[benchmarks]'"

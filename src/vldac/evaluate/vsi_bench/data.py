@@ -148,7 +148,7 @@ def _row(record: dict[str, Any], where: str) -> Row:
     kind = record["question_type"]
     if kind not in CHOICE + NUMBER:
         raise wrong("question_type", ", ".join(CHOICE + NUMBER))
-    if not isinstance(record["question"], str) or not record["question"]:
+    if not isinstance(record["question"], str):
         raise wrong("question", "a text")
     truth, options = record["ground_truth"], record.get("options")
     if isinstance(truth, int | float) and not isinstance(truth, bool):

@@ -78,8 +78,9 @@ class Videos:
           names: (dataset, scene) of each.
 
         Raises:
-          BenchmarkError: some that are missing, a zip that is damaged, or a video that is none.
+          BenchmarkError: some that are missing, a zip that is damaged, a video that is none, or PyAV is missing.
         """
+        need("av")
         missing = []
         for dataset, scene in sorted(set(names)):
             path = self._file(dataset, scene)
