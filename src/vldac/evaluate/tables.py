@@ -62,13 +62,13 @@ def open_parquet(path: Path, columns: Collection[str]) -> Any:
     parquet, arrow = need("pyarrow.parquet"), need("pyarrow")
     try:
         file = parquet.ParquetFile(path)
-    except (arrow.ArrowException, OSError) as error:
+        names = file.schema_arrow.names
+    except (arrow.ArrowException, OSError, ValueError) as error:  # ValueError: names that are no UTF-8
         raise damaged(path, error) from None
-    missing = [name for name in columns if name not in file.schema_arrow.names]
+    missing = [name for name in columns if name not in names]
     if missing:
         raise BenchmarkError(
-            f"{path}: no column {', '.join(missing)} among {', '.join(file.schema_arrow.names)}; "
-            "download the benchmark's own file"
+            f"{path}: no column {', '.join(missing)} among {', '.join(names)}; download the benchmark's own file"
         )
     return file
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -421,6 +422,28 @@ def test_a_picture_that_is_damaged_is_told_of_when_it_is_reached_and_the_others_
     assert [isinstance(one, BenchmarkError) for one in asked] == [False, True, False, False, False]
     assert str(asked[1]).startswith(f"{path} row 1: image is damaged (")
     assert len(str(asked[1]).splitlines()) == 1
+
+
+def changed(data: bytes, rng: random.Random) -> bytes:
+    """Some bytes changed, lost or added."""
+    at, length = rng.randrange(len(data)), rng.choice([1, 7, 100])
+    new = rng.choice([b"", bytes(length), rng.randbytes(length), rng.randbytes(1)])
+    return rng.choice([data[:at] + new, data[:at] + new + data[at + length :], data[:at] + new + data[at:]])
+
+
+def test_whatever_bytes_change_there_are_questions_or_one_line_that_names_the_file(tmp_path):
+    path, rng, told = write(tmp_path, "webqa", [row("webqa", number) for number in range(4)]), random.Random(0), 0
+    whole = path.read_bytes()
+    for _ in range(100):
+        path.write_bytes(changed(whole, rng))
+        try:
+            answers = ask_all(VisualWebBench(tmp_path, tasks=["webqa"]))
+        except BenchmarkError as error:
+            answers = [error]
+        errors = [str(one) for one in answers if isinstance(one, BenchmarkError)]
+        assert all(len(one.splitlines()) == 1 and str(path) in one for one in errors)
+        told += bool(errors)
+    assert told > 50
 
 
 def test_a_row_group_that_is_damaged_is_told_of_when_it_is_reached(root):

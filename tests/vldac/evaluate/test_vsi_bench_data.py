@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import zipfile
 from pathlib import Path
 
@@ -461,6 +462,36 @@ def test_frames_that_can_not_be_decoded_are_told_of(root):
     path.write_bytes(whole)
     broken = [one for one in ask_all(VSIBench(root, frames=60)) if isinstance(one, BenchmarkError)]
     assert broken and all(str(one).startswith(f"{path}: damaged (") for one in broken)
+
+
+def changed(data: bytes, rng: random.Random) -> bytes:
+    """Some bytes changed, lost or added."""
+    at, length = rng.randrange(len(data)), rng.choice([1, 7, 100])
+    new = rng.choice([b"", bytes(length), rng.randbytes(length), rng.randbytes(1)])
+    return rng.choice([data[:at] + new, data[:at] + new + data[at + length :], data[:at] + new + data[at:]])
+
+
+@pytest.mark.parametrize("name", ["arkitscenes/41069025.mp4", "scannet.zip", "test-0.parquet", "test.jsonl"])
+def test_whatever_bytes_change_there_are_questions_or_one_line_that_names_the_file(tmp_path, videos, name):
+    rows = [row(1, "object_counting", "arkitscenes/41069025", "4"), row(2, "route_planning", "scannet/s", "B")]
+    if name == "test.jsonl":
+        write_lines(tmp_path / name, rows)
+    else:
+        write_parquet(tmp_path / "test-0.parquet", rows)
+    write_videos(tmp_path, {"arkitscenes/41069025": videos["arkitscenes/41069025"]})
+    write_videos(tmp_path, {"scannet/s": videos["scannet/scene0011_00"]}, "deflated")
+    path, rng, told = tmp_path / name, random.Random(0), 0
+    whole = path.read_bytes()
+    for _ in range(40):
+        path.write_bytes(changed(whole, rng))
+        try:
+            answers = ask_all(VSIBench(tmp_path, frames=3))
+        except BenchmarkError as error:
+            answers = [error]
+        errors = [str(one) for one in answers if isinstance(one, BenchmarkError)]
+        assert all(len(one.splitlines()) == 1 and str(tmp_path) in one for one in errors)
+        told += bool(errors)
+    assert told > 20
 
 
 def test_a_zip_that_is_damaged_is_named(tmp_path, rows, videos):

@@ -149,7 +149,10 @@ def _check_images(path: Path, file: Any) -> list[int]:
       BenchmarkError: images are not embedded, or the file's statistics say that one is null.
     """
     meta = file.metadata
-    names = [meta.schema.column(number).path for number in range(meta.num_columns)]
+    try:
+        names = [meta.schema.column(number).path for number in range(meta.num_columns)]
+    except ValueError as error:  # names that are no UTF-8
+        raise damaged(path, error) from None
     if PIXELS not in names:
         raise BenchmarkError(f"{path}: column image holds no bytes; download the benchmark's own file")
     column = names.index(PIXELS)

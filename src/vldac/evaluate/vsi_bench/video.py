@@ -125,28 +125,32 @@ class Videos:
         if dataset not in self._members:
             self._members[dataset] = _list(self.root / f"{dataset}.zip")
         members, name = self._members[dataset], f"{scene}.mp4"
-        return members.get(f"{dataset}/{name}") or members.get(name)
+        info = members.get(f"{dataset}/{name}") or members.get(name)
+        if info is not None:
+            _check_member(self.root / f"{dataset}.zip", info)
+        return info
 
 
 def _list(archive: Path) -> dict[str, zipfile.ZipInfo]:
-    """The videos of a zip by name, its directory alone being read; none if there is no such file."""
+    """The members of a zip by name, its directory alone being read; none if there is no such file."""
     if not archive.is_file():
         return {}
     try:
         with zipfile.ZipFile(archive) as file:
-            members = {info.filename: info for info in file.infolist() if info.filename.endswith(".mp4")}
+            return {info.filename: info for info in file.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise damaged(archive, error) from None
-    for info in members.values():
-        if info.flag_bits & 1:
-            raise BenchmarkError(f"{archive}: {info.filename} is encrypted; download the benchmark's own file")
-        if not info.file_size:
-            raise damaged(archive, f"{info.filename} is empty")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise BenchmarkError(
-                f"{archive}: {info.filename} is neither stored nor deflated; unzip it into {archive.stem}/"
-            )
-    return members
+
+
+def _check_member(archive: Path, info: zipfile.ZipInfo) -> None:
+    if info.flag_bits & 1:
+        raise BenchmarkError(f"{archive}: {info.filename} is encrypted; download the benchmark's own file")
+    if not info.file_size:
+        raise damaged(archive, f"{info.filename} is empty")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BenchmarkError(
+            f"{archive}: {info.filename} is neither stored nor deflated; unzip it into {archive.stem}/"
+        )
 
 
 @contextmanager
@@ -156,7 +160,7 @@ def _extracted(archive: Path, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
         try:
             with zipfile.ZipFile(archive) as whole, whole.open(info) as member:
                 shutil.copyfileobj(member, file, 2**20)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError) as error:
             raise damaged(archive, f"{info.filename}: {first_line(error)}") from None
         file.seek(0)
         yield file
@@ -170,14 +174,14 @@ def _opened(file: IO[bytes], path: Path, name: str) -> Iterator[tuple[Any, Any]]
     """
     av = need("av")
     try:
-        with av.open(file, mode="r", format="mp4") as container:
+        with av.open(file, mode="r", format="mp4", metadata_errors="replace") as container:
             if not container.streams.video:
                 raise damaged(path, f"{name} holds no picture")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             yield container, stream
-    except (av.error.FFmpegError, OSError) as error:
-        raise damaged(path, f"{name}: {error.strerror or first_line(error)}") from None
+    except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError: names that are no UTF-8
+        raise damaged(path, f"{name}: {getattr(error, 'strerror', None) or first_line(error)}") from None
 
 
 def read_video(file: IO[bytes], path: Path, name: str, choose: Choose) -> Video:
