@@ -196,6 +196,20 @@ def test_a_video_is_given_by_its_frames_before_the_words(root):
     )
 
 
+def test_colours_keep_their_places(root):
+    path = root / "arkitscenes/41069025.mp4"
+    colours = np.array([[200, 30, 60], [20, 160, 90]], np.uint8)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        for colour in colours:
+            pixels = np.broadcast_to(colour, (32, 64, 3)).copy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    video, _ = next(VSIBench(root).questions()).request.messages[0].parts
+    assert np.abs(video.frames.mean((1, 2)) - colours).max() < 6
+
+
 def test_numbers_are_asked_for_in_other_words(root):
     question = next(one for one in VSIBench(root, frames=1).questions() if one.task in NUMBER)
     assert question.request.messages[0].parts[1] == (
