@@ -4,7 +4,7 @@ The games are not here, only what turns their steps into figures: `progression` 
 them; and `parse_action`, which decides what a model's words do.
 
 Source, whose behaviour is reproduced: balrog-ai/BALROG (MIT) of 2025, environments/*, agents/*, env_wrapper.py and
-utils.py. The table of NetHack levels is its data, see balrog_nethack.json; level 1 is worth 0 in it, as in the
+utils.py. The table of NetHack levels is its data, see nethack_levels.json; level 1 is worth 0 in it, as in the
 published results, and was worth 0.0126 in versions before them.
 """
 
@@ -200,7 +200,7 @@ def _at(environment: str, steps: Sequence[Mapping[str, Any]], i: int, key: str) 
 
 @functools.cache
 def _levels(kind: str) -> dict[int, float]:
-    table = json.loads(resources.files(__package__).joinpath("balrog_nethack.json").read_text("utf-8"))
+    table = json.loads(resources.files(__package__).joinpath("nethack_levels.json").read_text("utf-8"))
     return dict(enumerate(table[kind], start=1))
 
 
