@@ -67,7 +67,7 @@ def unavailable(
 
     Args:
       environment, task: of `TASKS`.
-      images: whether pictures are wanted; TextWorld has none, and NetHack's tiles come with MiniHack.
+      images: whether pictures are wanted; TextWorld has none.
       textworld_games: a folder with a folder of games, *.z8 or *.ulx, for each of TextWorld's tasks.
       boxoban_dir: the folder boxoban-levels-master, with the folders `hard` and `medium`.
 
@@ -75,8 +75,7 @@ def unavailable(
     """
     if environment == "textworld" and images:
         return "TextWorld has no pictures: the official runs of vision-language models leave it out"
-    packages = _PACKAGES[environment] + (("minihack",) if environment == "nle" and images else ())
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    missing = [package for package in _PACKAGES[environment] if importlib.util.find_spec(package) is None]
     if "baba" in missing:
         return "the package `baba` is not on the package index: install nacloos/baba-is-ai from its repository"
     if missing:

@@ -65,4 +65,4 @@ def begin(spec: Spec) -> Game:
     """
     if spec.environment not in _MODULES:
         raise ValueError(f"environment is {spec.environment!r}; accepted: {', '.join(_MODULES)}")
-    return importlib.import_module(f"{__name__}.{spec.environment}").Game(spec)
+    return importlib.import_module(f"{__name__}.{spec.environment}").begin(spec)

@@ -102,7 +102,7 @@ class MixedTrainLocal(LevelGen):
         return AfterInstr(GoToInstr(other), PickupInstr(one))
 
 
-class Game:
+class BabyAI:
     """See `environments.Game`."""
 
     actions = ACTIONS["babyai"]
@@ -163,3 +163,6 @@ def describe(level: MiniGridEnv) -> list[str]:
 
 def _steps(number: int, direction: str) -> str:
     return f"{number} step{'s' if number > 1 else ''} {direction}"
+
+
+begin = BabyAI
