@@ -20,7 +20,11 @@ SEEN = ("glyphs", "blstats", "tty_chars", "tty_colors", "tty_cursor", "inv_strs"
 
 _COMPASS = {"N": "north", "E": "east", "S": "south", "W": "west"}
 _COMPASS |= {a + b: _COMPASS[a] + _COMPASS[b] for a in "NS" for b in "EW"}
-_LONGER = (nethack.CompassCardinalDirectionLonger, nethack.CompassIntercardinalDirectionLonger)
+_LONGER = (
+    nethack.CompassDirectionLonger,
+    nethack.CompassCardinalDirectionLonger,
+    nethack.CompassIntercardinalDirectionLonger,
+)
 
 
 def make(task: str, **options: Any) -> NLE:
