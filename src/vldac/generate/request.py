@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -106,6 +106,7 @@ class Reply:
     answer_tokens: int
 
 
+@runtime_checkable
 class Answerer(Protocol):
     """Whatever answers requests: the engine on the device, or a scripted one in tests."""
 

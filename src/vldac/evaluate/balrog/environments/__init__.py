@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vldac.evaluate.balrog.observation import Observation
 
@@ -31,6 +31,7 @@ class Spec:
     boxoban_dir: Path | None = None
 
 
+@runtime_checkable
 class Game(Protocol):
     """One episode of a game, begun by its constructor.
 

@@ -86,7 +86,7 @@ class BabaIsAI:
 
 
 def _where(name: str, right: int, down: int) -> str:
-    """ "wall 2 steps to the right and 1 step down"; several to the left or up are "step", too, as they are there."""
+    """ "wall 2 steps to the right and 1 step down"; to the left and up it is always "step", as it is there."""
     ways = []
     if right:
         ways.append(f"{abs(right)} {'steps' if right > 1 else 'step'} to the {'right' if right > 0 else 'left'}")

@@ -137,7 +137,7 @@ def describe(level: MiniGridEnv) -> list[str]:
     grid, mask = level.gen_obs_grid()
     view = grid.encode(mask)  # [x, y, (kind, colour, state)], x to the right, y towards the agent
     kinds = np.vectorize(IDX_TO_OBJECT.get)(view[..., 0])
-    x, y = level.get_view_coords(*level.agent_pos)
+    x, y = (int(at) for at in level.get_view_coords(*level.agent_pos))
     lines = []
     if level.carrying is not None:
         lines.append(f"You carry a {level.carrying.color} {level.carrying.type}")
