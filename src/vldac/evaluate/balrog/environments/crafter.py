@@ -48,7 +48,7 @@ class Crafter:
             status = "You are sleeping, and will not be able take actions until energy is full.\n\n\n\n"
         elif player.health <= 0:
             status = "You died.\n\n\n\n"
-        seen = describe(info["semantic"], info["player_pos"], player.facing, self._names)
+        seen = describe(info["semantic"], info["player_pos"], tuple(player.facing), self._names)
         text = seen if seen == LOST else status + seen
         image = self._env.render() if self._images else None
         # Its end by its own limit of 10,000 steps is never reached.
@@ -60,14 +60,12 @@ class Crafter:
 LOST = "Error, you are out of the map."
 
 
-def describe(
-    semantic: np.ndarray, position: Sequence[int], facing: Sequence[int], names: Mapping[int, str]
-) -> str:
+def describe(semantic: np.ndarray, position: np.ndarray, facing: Sequence[int], names: Mapping[int, str]) -> str:
     """What is in view and in front.
 
     Args:
       semantic: int[64, 64], what is at each column and row.
-      position: the player's column and row.
+      position: int[2], the player's column and row.
       facing: the way it looks, columns and rows.
       names: of the numbers in `semantic`.
 

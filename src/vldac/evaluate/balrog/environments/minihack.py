@@ -36,6 +36,10 @@ def begin(spec: Spec) -> NetHackGame:
         render_mode="pixel" if spec.images else None,
     )
     env.seed(spec.seed, spec.seed, reseed=False)
+    if isinstance(env, boxohack.BoxoHack):
+        env._goal_pos_set = (
+            None  # nle 1.3 asks whether the level is solved before minihack 1.0 has looked for goals
+        )
     described = prompts.minihack_actions()
     keys = {name: [index] for name, index in named(env.actions).items() if name in described}
     return NetHackGame(env, keys, prompts.minihack(spec.task, tuple(keys)), MAX_STEPS, spec.images)
