@@ -129,9 +129,8 @@ class TestNetHack:
         game = begin(Spec("nle", "NetHackChallenge-v0", 1))
         assert game.actions == ACTIONS["nle"]
         typed = {action: [int(game._env.actions[key]) for key in game._keys[action]] for action in game.actions}
-        assert {
-            name: typed[name] for name in ("north", "far north", "far southwest", "esc", "more", "turnundead")
-        } == {
+        few = ("north", "far north", "far southwest", "esc", "more", "turnundead")
+        assert {name: typed[name] for name in few} == {
             "north": [ord("k")],
             "far north": [ord("K")],
             "far southwest": [ord("B")],
@@ -176,7 +175,7 @@ class TestMiniHack:
         assert game.max_steps == 100
         assert set(game.actions) <= set(ACTIONS["minihack"])
         assert all(f"\n{action}: " in game.instruction for action in game.actions)
-        for step in range(3):
+        for _ in range(3):
             observation, told = game.step("north")
         assert set(told) == {"reward", "terminated", "truncated", "depth", "experience_level"}
         assert "language observation:" in observation.long_term

@@ -92,11 +92,11 @@ class TestBabyAI:
         steps = sum(episode.steps for episode in results.episodes)
         assert sum(player.batches) == steps == len({request.seed for request in player.requests})
         assert sum(episode.answer_tokens for episode in results.episodes) == 3 * steps
-        first = results.samples[0]
-        assert first.scores == {"progression": 1.0} and first.task == "babyai" and first.extracted == "go forward"
-        assert first.id == results.episodes[0].id and first.answer.endswith(
-            "action: go forward; reward " + first.answer.split()[-1]
-        )
+        sample, last = results.samples[0], results.episodes[0].turns[-1]
+        assert (sample.id, sample.task) == (results.episodes[0].id, "babyai")
+        assert (sample.scores, sample.extracted) == ({"progression": 1.0}, last.executed)
+        assert sample.messages == last.messages
+        assert sample.answer.endswith(f"action: {last.executed}; reward {last.reward:g}") and last.reward > 0
 
     def test_who_talks_nonsense_gets_nowhere_and_is_told_so(self):
         player = Scripted(lambda request: "  Fly, to 7! ")
