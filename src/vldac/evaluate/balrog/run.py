@@ -32,7 +32,8 @@ _NOTES = {
     "a fixed official seed plays one and the same game in all episodes of a task",
     "babyai": "minigrid's own package instead of BALROG's fork; the levels of MixedTrainLocal and the text are "
     "made here, with the same rules but other dice",
-    "crafter": "the seed goes to crafter itself, not through NumPy's global one",
+    "crafter": "the seed goes to crafter itself, and its creatures are kept in order: without that, which the "
+    "official runs are, one seed gives several games",
     "minihack": "nle 1.3 and minihack 1.0 instead of BALROG's forks of older ones; the text is made here; the "
     "dice are seeded once, and never by the time",
     "nle": "nle 1.3 instead of BALROG's fork of an older one; the text is made here; the dice are seeded once, "

@@ -63,6 +63,18 @@ def test_the_inventory():
     assert inventory({**vitals, "wood": 2, "sapling": 1}) == f"{status}Your inventory:\n- wood: 2\n- sapling: 1"
 
 
+def test_one_seed_is_one_game_wherever_its_creatures_lie_in_memory():
+    def told(clutter):
+        keep = [object() for _ in range(clutter)]
+        game = begin(Spec("crafter", "default", 1))
+        texts = [
+            game.step(("Move West", "Do", "Noop", "Move South")[step % 4])[0].long_term for step in range(120)
+        ]
+        return texts, len(keep)
+
+    assert told(0)[0] == told(777)[0] == told(54321)[0]
+
+
 def test_the_game_itself():
     one, other = (begin(Spec("crafter", "default", 4, images=True)) for _ in range(2))
     assert one.observation.long_term == other.observation.long_term

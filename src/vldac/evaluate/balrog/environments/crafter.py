@@ -5,6 +5,7 @@ Source, whose behaviour is reproduced: balrog-ai/BALROG, environments/crafter/en
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class Crafter:
         }
         self.instruction = prompts.crafter()
         self._env.reset()
+        _order(self._env._world)
         self.observation, _ = self.step("Noop")
 
     def step(self, action: str) -> tuple[Observation, dict[str, Any]]:
@@ -55,6 +57,24 @@ class Crafter:
         told = {"reward": float(reward), "terminated": bool(done), "truncated": False}
         told["achievements"] = {name: int(count) for name, count in info["achievements"].items()}
         return Observation(text, inventory(info["inventory"]), image), told
+
+
+class _Ordered(dict):
+    """A set that keeps the order in which things came."""
+
+    def add(self, thing: Any) -> None:
+        self[thing] = None
+
+    def remove(self, thing: Any) -> None:
+        del self[thing]
+
+
+def _order(world: crafter.engine.World) -> None:
+    """Keeps a world's creatures in order: crafter's own sets go by addresses in memory, and so would its dice."""
+    chunks = collections.defaultdict(_Ordered, {key: _Ordered() for key in world._chunks})
+    for thing in world.objects:
+        chunks[world.chunk_key(thing.pos)].add(thing)
+    world._chunks = chunks
 
 
 LOST = "Error, you are out of the map."
