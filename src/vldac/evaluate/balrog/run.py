@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -105,6 +105,7 @@ def run(
     step_seconds: float = 60.0,
     linger_seconds: float = 0.25,
     recorded_turns: int = 32,
+    skip: Container[str] = (),
     on_episode: Callable[[Episode], None] | None = None,
 ) -> Results:
     """Plays and scores. The defaults are the official ones, but for the seed.
@@ -129,6 +130,7 @@ def run(
       linger_seconds: how long games that wait for an answer wait for others, to be answered together.
       recorded_turns: of an episode's steps, how many are kept for its transcript, half of them from the start.
         A prompt with a picture of NetHack takes 1.3 MB.
+      skip: ids of episodes that need not be played, as they are known from before; nor are they in the results.
       on_episode: is called with each episode as it ends.
 
     Raises:
@@ -182,6 +184,7 @@ def run(
         said = "; ".join(f"{name}: {reason}" for name, reason in not_run.items())
         raise BenchmarkError(f"nothing of BALROG can be played here: {said}")
 
+    plan = [item for item in plan if item[0] not in skip]
     played, failed = _play(answerer, plan, manner, processes, linger_seconds, on_episode)
     done = tuple(played[name] for name, _, _ in plan if name in played)
     progressions: dict[str, list[float]] = {}

@@ -218,6 +218,14 @@ class TestMisbehaviour:
         assert [message.role for message in second.messages] == ["user", "assistant", "user"]
         assert second.messages[-1].parts[1].shape == (3, 5, 3)
 
+    def test_what_is_known_from_before_is_not_played(self, baba):
+        known = {"babaisai/env/goto_win/0", "babaisai/env/goto_win/2"}
+        options = {"environments": ("babaisai",), "tasks": {"babaisai": ("env/goto_win",)}}
+        results = run(Scripted(lambda request: "right"), **options, skip=known)
+        assert [episode.id for episode in results.episodes] == ["babaisai/env/goto_win/1"]
+        rest = run(Scripted(lambda request: "right"), **options, episodes=1, skip=known)
+        assert (rest.episodes, rest.summary, rest.scores) == ((), {}, {})
+
     def test_lost_games_are_named_and_not_counted(self, baba):
         tasks = ("goto_win", "make_win", "make_win-distr_obj", "make_win-distr_rule", "two_room-make_you")
         began = time.monotonic()
