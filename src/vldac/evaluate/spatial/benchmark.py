@@ -71,7 +71,9 @@ class Spatial:
         sides = tuple(image_shape)
         low, high = _SIDES
         if len(sides) != 2 or not all(type(side) is int and low <= side <= high for side in sides):
-            raise ValueError(f"image_shape is {image_shape!r}; accepted: (height, width), both from {low} to {high}")
+            raise ValueError(
+                f"image_shape is {image_shape!r}; accepted: (height, width), both from {low} to {high}"
+            )
         if not 3 / 4 <= sides[1] / sides[0] <= 2:
             raise ValueError(f"image_shape is {image_shape!r}; accepted: a width of 3/4 to 2 heights")
         chosen = TASKS if tasks is None else tuple(tasks)

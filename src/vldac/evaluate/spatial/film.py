@@ -102,9 +102,7 @@ def _drawn(
         first += count
         place, yaw, height, colour, there = mine[:, :3], mine[:, 3], mine[:, 4], mine[:, 5:8], mine[:, 8] > 0
         if kind == "box":
-            groups.append(
-                jax.vmap(shapes.box)(place, yaw, jnp.repeat(height[:, None], 3, axis=1), colour, there)
-            )
+            groups.append(jax.vmap(shapes.box)(place, yaw, jnp.repeat(height[:, None], 3, axis=1), colour, there))
         elif kind in _TINTED:
             groups.append(jax.vmap(_MAKE[kind])(place, yaw, height, colour, there))
         else:

@@ -97,6 +97,8 @@ def crosses(a: np.ndarray, b: np.ndarray, start: np.ndarray, end: np.ndarray) ->
     """Whether the ways a -> b cross the segments start -> end; float64[..., 2] each, broadcast."""
 
     def side(p, q, r):
-        return (q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0])
+        return (q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (
+            r[..., 0] - p[..., 0]
+        )
 
     return (side(a, b, start) * side(a, b, end) < 0) & (side(start, end, a) * side(start, end, b) < 0)

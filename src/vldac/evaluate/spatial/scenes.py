@@ -43,10 +43,11 @@ _AREA_OF_TWO = (40.0, 150.0)
 WALLS = ("concrete", "brick_wall", "cinder_blocks")
 FLOORS = ("floor_tiles_bw", "asphalt", "concrete_tiles")
 _ROOMY = 60.0  # square metres, from which on things have these heights
+_DRAWS = 64  # places for a thing, of which the first free one is taken
 _GAP = 0.3  # metres between things
 _TO_WALL = 0.15
 _TRIES = 64  # of things in the same rooms
-_TO_CAMERA = 1.0  # from a thing's circle to the camera's way
+_TO_CAMERA = 0.7  # from a thing's circle to the camera's way
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,30 +235,23 @@ def _things(
 
 def _places(rng: np.random.Generator, plan: FixedPlan, way: np.ndarray, radius: np.ndarray) -> np.ndarray | None:
     """float64[N, 2], apart from each other, from the walls and from the camera's way; None if no room is found."""
-    bounds = [room.bounds for room in plan.rooms]
-    sizes = np.array([np.prod(high - low) for low, high in bounds])
-    places: list[np.ndarray] = []
+    bounds = np.array([room.bounds for room in plan.rooms])  # [rooms, low or high, 2]
+    sizes = np.prod(bounds[:, 1] - bounds[:, 0], axis=1)
+    places = np.zeros((0, 2))
     for row, r in enumerate(radius):
-        for _ in range(60):
-            low, high = bounds[rng.choice(len(bounds), p=sizes / sizes.sum())]
-            margin = r + _TO_WALL
-            if np.any(high - low <= 2 * margin):
-                continue
-            place = rng.uniform(low + margin, high - margin)
-            apart = all(
-                np.hypot(*(place - other)) >= r + radius[k] + _GAP for k, other in enumerate(places)
-            )
-            if apart and _to_way(place, way) >= r + _TO_CAMERA:
-                places.append(place)
-                break
-        if len(places) <= row:
+        rooms = rng.choice(len(bounds), _DRAWS, p=sizes / sizes.sum())
+        low, high = bounds[rooms, 0] + r + _TO_WALL, bounds[rooms, 1] - r - _TO_WALL
+        drawn = low + rng.uniform(size=(_DRAWS, 2)) * (high - low)
+        gap = np.linalg.norm(drawn[:, None] - places, axis=2) - radius[:row]
+        free = (gap >= r + _GAP).all(axis=1) & (_to_way(drawn, way) >= r + _TO_CAMERA) & (low < high).all(axis=1)
+        if not free.any():
             return None
-    return np.array(places)
+        places = np.concatenate([places, drawn[free.argmax()][None]])
+    return places
 
 
-def _to_way(place: np.ndarray, way: np.ndarray) -> float:
-    """Metres from a place to a line of straight pieces."""
+def _to_way(places: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """Metres from places [K, 2] to a line of straight pieces."""
     start, along = way[:-1], np.diff(way, axis=0)
-    share = np.clip(((place - start) * along).sum(axis=1) / (along**2).sum(axis=1), 0, 1)
-    gap = place - start - share[:, None] * along
-    return float(np.hypot(gap[:, 0], gap[:, 1]).min())
+    share = np.clip(((places[:, None] - start) * along).sum(axis=2) / (along**2).sum(axis=1), 0, 1)
+    return np.linalg.norm(places[:, None] - start - share[..., None] * along, axis=2).min(axis=1)
