@@ -28,8 +28,8 @@ class Spatial:
     the first n questions of a task are the same whatever `questions_per_task` and `tasks` are. Scenes are asked
     several questions, as VSI-Bench's are: questions of one scene are not independent.
 
-    Answers are in balance: of all right options each letter, of all directions and turns each answer is as frequent
-    as the others, up to one.
+    Answers are in balance: each letter is right as often as the others, up to one, and so is each direction and
+    each pair of turns.
 
     Attributes:
       notes: what a reader of the figures should know.
@@ -38,8 +38,8 @@ class Spatial:
       questions_per_task: of each type.
       seed: of scenes and questions, 0 or more.
       frames: of a film; fewer leave gaps as the camera turns.
-      image_shape: (height, width) of a frame, pixels. Which questions are asked depends on it, as on `frames`: only
-        what can be seen is asked about.
+      image_shape: (height, width) of a frame, pixels. Which questions are asked depends on it, as on `frames`:
+        only what can be seen is asked about.
       tasks: only these types, in any order; None = all.
 
     Raises:
@@ -162,14 +162,15 @@ class Spatial:
         stream = TASKS.index(task)
         wanted_answer = _balanced(np.random.default_rng([self.seed, 3, stream]), answers)
         wanted_letter = _balanced(np.random.default_rng([self.seed, 4, stream]), letters)
-        number = -1
+        after = 0  # the scene after the last one asked about
         for place in range(self.questions_per_task):
             wanted = Wanted(next(wanted_answer), next(wanted_letter))
-            for number in range(number + 1, number + 1 + _PASSED_OVER):
+            for number in range(after, after + _PASSED_OVER):
                 rng = np.random.default_rng([self.seed, 5, stream, number])
                 asked = ask(self.scene(number), wanted, rng)
                 if asked is not None:
                     yield number, task, place, asked
+                    after = number + 1
                     break
             else:
                 raise AssertionError(f"{_PASSED_OVER} scenes in turn have no {task} with the answer {wanted}")

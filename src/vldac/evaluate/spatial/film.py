@@ -67,7 +67,7 @@ def _slots(scene: Scene) -> list[int]:
 
 
 def _arrays(scene: Scene) -> tuple:
-    """Walls, then float32[S, 9] of the slots: place (3), yaw, height, colour (3), exists; floor, wall; the path."""
+    """Walls; float32[S, 9] of the slots: place (3), yaw, height, colour (3), exists; floor, wall; the path."""
     rows = np.zeros((sum(SLOTS.values()), 9), np.float32)
     rows[:, 4] = 1.0
     for thing, slot in enumerate(_slots(scene)):

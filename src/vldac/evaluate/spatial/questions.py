@@ -7,8 +7,8 @@ Rules of the answers, after the paper (Yang et al., arXiv 2412.14171, appendix B
 * distances: between the closest points, here of the footprints. The nearest one is nearer than the next by
   `NEARER` metres and by a fifth.
 * directions: standing at one thing, facing a second, where is the third; at least `SURE_TURN` degrees from where
-  the answer changes, and the same wherever one stands around the first. "Left" and "right" of three answers begin at
-  30 degrees, "back" at 135, as the question says.
+  the answer changes (of three answers "left" and "right" begin at twice that), and the same answer wherever one
+  stands around the first.
 * routes: straight ways from thing to thing with nothing in the way, turns near 90 and 180 degrees.
 * order: a thing is not to be seen at all, however small, before the one that comes earlier is seen well.
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 
@@ -155,8 +155,8 @@ def object_rel_direction_medium(scene: Scene, wanted: Wanted, rng: np.random.Gen
 def object_rel_direction_hard(scene: Scene, wanted: Wanted, rng: np.random.Generator) -> Asked | None:
     """One of four quadrants."""
     tail = (
-        "is the {2} to my front-left, front-right, back-left, or back-right? The directions refer to the quadrants "
-        "of a Cartesian plane (if I am standing at the origin and facing along the positive y-axis)."
+        "is the {2} to my front-left, front-right, back-left, or back-right? The directions refer to the "
+        "quadrants of a Cartesian plane (if I am standing at the origin and facing along the positive y-axis)."
     )
     return _direction(scene, wanted, rng, tail, QUADRANTS, quadrant)
 
@@ -203,7 +203,7 @@ def obj_appearance_order(scene: Scene, wanted: Wanted, rng: np.random.Generator)
     """The order in which four things are seen first; beside it three other orders."""
     clear, maybe = (table.argmax(axis=0) for table in (scene.clear, scene.maybe))
     for four in _shuffled(permutations(range(NAMED), 4), rng):
-        if any(clear[one] >= maybe[next_] for one, next_ in zip(four, four[1:], strict=False)):
+        if any(clear[one] >= maybe[next_] for one, next_ in pairwise(four)):
             continue
         orders = [order for order in permutations(four) if order != four]
         chosen = [orders[i] for i in rng.choice(len(orders), 3, replace=False)]
@@ -230,26 +230,22 @@ KINDS: dict[str, tuple[Kind, int, int]] = {
 }
 
 
-def side(degrees: float) -> str | None:
-    """Where something at a bearing is, None if that is not clear. Bearings are `geometry.bearing`'s."""
-    if not SURE_TURN <= abs(degrees) <= 135:
-        return None
-    return SIDES[degrees < 0]
+def side(degrees: float, sure: float = SURE_TURN) -> str | None:
+    """Where something at a bearing (`geometry.bearing`) is; None within `sure` degrees of where that changes."""
+    return SIDES[degrees < 0] if sure <= abs(degrees) <= 150 - sure else None
 
 
-def sector(degrees: float) -> str | None:
-    """As `side`, of three sectors."""
-    if abs(degrees) >= 135 + SURE_TURN:
+def sector(degrees: float, sure: float = SURE_TURN) -> str | None:
+    """As `side`, of three sectors. "Back" begins at 135 degrees; straight on is left or right of no one."""
+    if abs(degrees) >= 135 + sure:
         return "back"
-    return SECTORS[degrees < 0] if 30 <= abs(degrees) <= 135 - SURE_TURN else None
+    return SECTORS[degrees < 0] if 2 * sure <= abs(degrees) <= 135 - sure else None
 
 
-def quadrant(degrees: float) -> str | None:
+def quadrant(degrees: float, sure: float = SURE_TURN) -> str | None:
     """As `side`, of four quadrants."""
-    turn_ = abs(degrees)
-    if not (SURE_TURN <= turn_ <= 90 - SURE_TURN or 90 + SURE_TURN <= turn_ <= 180 - SURE_TURN):
-        return None
-    return QUADRANTS[2 * (turn_ > 90) + (degrees < 0)]
+    aside = abs(degrees) % 90
+    return QUADRANTS[2 * (abs(degrees) > 90) + (degrees < 0)] if sure <= aside <= 90 - sure else None
 
 
 def turn(degrees: float) -> str | None:
@@ -265,7 +261,7 @@ def _direction(
     rng: np.random.Generator,
     tail: str,
     answers: tuple[str, ...],
-    where: Callable[[float], str | None],
+    where: Callable[..., str | None],
 ) -> Asked | None:
     """A question on three things of which the first is stood at, the second faced, the third asked for."""
     right = answers[wanted.answer]
@@ -273,11 +269,9 @@ def _direction(
         place = scene.position
         if where(bearing(place[a], place[b], place[c])) != right:
             continue
-        # All around the first, too, but where the second and the third would be reached: there it may be unclear,
-        # and never another answer.
         ring = scene.radius[a] + _BESIDE
         around = [place[a] + ring * np.array([math.cos(t), math.sin(t)]) for t in np.arange(8) * math.pi / 4]
-        if any(where(bearing(spot, place[b], place[c])) not in (right, None) for spot in around):
+        if any(where(bearing(spot, place[b], place[c]), 0.0) != right for spot in around):
             continue
         if min(np.hypot(*(place[a] - place[row])) - scene.radius[row] for row in (b, c)) < 1.5 * ring:
             continue

@@ -3,9 +3,9 @@
 * A scene is one room or two with a doorway between, six things that have a name of their own ("the red box") and
   2 to 7 of one more kind that can be counted. A camera turns once round at one spot, walks to another, and turns
   once round there, as someone who films a room would.
-* Held out by construction: every side of MiniWorld's rooms is a multiple of 0.25 metres (a YMaze's are not, and its
-  rooms no rectangles); of these here none is. No world of the registry has more than three kinds of things in its
-  rooms; here there are four to six. Materials, shapes and light are the worlds' own.
+* Held out by construction: every side of MiniWorld's rectangular rooms is a multiple of 0.25 metres, of these here
+  none is. Nor has any world of the registry as many kinds of things in an episode: three, here four to six.
+  Materials, shapes and light are the worlds' own.
 * Everything is drawn on the host with NumPy's PCG64; a scene is drawn again until all of its things are seen well
   in some frame (`sight`), so that whatever is asked about has been shown.
 """
