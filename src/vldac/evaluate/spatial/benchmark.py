@@ -63,7 +63,7 @@ class Spatial:
     ):
         for field, value, low, high in (
             ("questions_per_task", questions_per_task, 1, 10_000),
-            ("seed", seed, 0, 2**32 - 1),
+            ("seed", seed, 0, 2**31 - 1),
             ("frames", frames, LEAST_FRAMES, MOST_FRAMES),
         ):
             if type(value) is not int or not low <= value <= high:

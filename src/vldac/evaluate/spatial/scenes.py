@@ -25,6 +25,7 @@ from vldac.evaluate.spatial.geometry import Footprint, footprint, longest, reach
 COLOURS = ("blue", "green", "purple", "red", "yellow")  # grey is left out: floors and walls are
 SPOKEN = {"med_kit": "first aid kit", "duckie": "rubber duck", "cone": "traffic cone"}
 UNIQUE = ("box", "box", "ball", "ball", "key", "key", "med_kit", "duckie", "cone")  # six of these have names
+_COLOURED = ("box", "ball", "key")
 COUNTED = ("box", "ball", "cone")
 LEAST, MOST = 2, 7  # things to be counted
 NAMED = 6
@@ -219,10 +220,12 @@ def _things(
 ) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
     """Kinds, colours and heights: `NAMED` of different names, then `count` alike that have none of these names."""
     many = str(rng.choice(COUNTED))
-    pool = [kind for kind in UNIQUE if kind != many or kind in ("box", "ball")]
-    kinds = [str(kind) for kind in rng.choice(pool, NAMED, replace=False)]
+    pool = [kind for kind in UNIQUE if kind != many or kind in _COLOURED]
+    kinds: list[str] = []
+    while set(kinds) <= set(_COLOURED):  # at least one of the others, so four kinds or more
+        kinds = [str(kind) for kind in rng.choice(pool, NAMED, replace=False)]
     colours = {}
-    for kind in ("box", "ball", "key"):  # of each kind at most two that have names, and one colour that is counted
+    for kind in _COLOURED:  # of each kind at most two that have names, and one colour that is counted
         colours[kind] = [str(colour) for colour in rng.permutation(COLOURS)]
     alike = colours[many].pop() if many in colours else ""
     own = [colours[kind].pop() if kind in colours else "" for kind in kinds]

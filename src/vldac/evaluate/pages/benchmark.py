@@ -1,0 +1,147 @@
+"""The benchmark: which question is asked of which visit to the shop, and how replies are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from vldac.evaluate import visualwebbench
+from vldac.evaluate.benchmark import Question, Sample
+from vldac.evaluate.pages import marks, visits
+from vldac.evaluate.pages.prompts import prompt
+from vldac.evaluate.pages.questions import KINDS, Asked
+from vldac.generate.request import Message, Reply, Request
+
+TASKS = tuple(KINDS)
+MAX_TOKENS = 512
+_PASSED_OVER = 200  # visits in turn that have no such question, before something is wrong
+
+
+class Pages:
+    """VisualWebBench's seven tasks (`TASKS`) on pages of a shop, 672 x 672 pixels, drawn when they are reached.
+
+    The same numbers give the same questions on every machine. Of one seed the first n questions of a task are the
+    same whatever `questions_per_task` and `tasks` are. Right letters, headings, kinds of pages and kinds of questions
+    are in balance. What differs in kind from VisualWebBench is told in `questions`.
+
+    Attributes:
+      notes: what a reader of the figures should know.
+
+    Args:
+      questions_per_task: of each task.
+      seed: of visits and questions, 0 or more.
+      tasks: only these, in any order; None = all.
+
+    Raises:
+      ValueError: an option out of range.
+    """
+
+    name = "pages"
+    unit = "%"
+    notes = (
+        "the counterpart of VisualWebBench on pages of a shop that no world trains in; "
+        "not comparable with VisualWebBench's figures",
+        "web_caption is compared with one line made of the page's facts, heading_ocr has five different answers",
+    )
+
+    def __init__(self, questions_per_task: int = 32, seed: int = 0, tasks: Sequence[str] | None = None):
+        for field, value, low, high in (
+            ("questions_per_task", questions_per_task, 1, 10_000),
+            ("seed", seed, 0, 2**31 - 1),
+        ):
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"{field} is {value!r}; accepted: an int from {low} to {high}")
+        chosen = TASKS if tasks is None else tuple(tasks)
+        unknown = [task for task in chosen if task not in TASKS]
+        if unknown or not chosen:
+            raise ValueError(f"tasks is {', '.join(unknown) or 'empty'}; accepted: {', '.join(TASKS)}")
+        self.questions_per_task, self.seed = questions_per_task, seed
+        self.tasks = tuple(task for task in TASKS if task in chosen)
+
+    def __len__(self) -> int:
+        """How many questions will be asked."""
+        return self.questions_per_task * len(self.tasks)
+
+    def questions(self) -> Iterator[Question]:
+        """All of them, task by task."""
+        for task in self.tasks:
+            for place, asked in enumerate(self.planned(task)):
+                image = visits.draw(asked.page)
+                if asked.outline is not None:
+                    image = marks.outlined(image, asked.outline)
+                if asked.boxes:
+                    image = marks.labelled(image, asked.boxes, asked.tags)
+                message = Message("user", (image, prompt(task, asked.row)))
+                yield Question(
+                    id=f"{self.seed}/{task}/{place}",
+                    task=task,
+                    request=Request((message,), max_tokens=MAX_TOKENS),
+                    truth=asked.truth,
+                    data={"visit": asked.page.visit, "page": asked.page.name, **asked.row},
+                )
+
+    def planned(self, task: str) -> Iterator[Asked]:
+        """The questions of one task: each of the next visit that has the one wanted."""
+        ask, count = KINDS[task]
+        stream = TASKS.index(task)
+        order = np.random.default_rng([self.seed, 1, stream])
+        wanted: list[int] = []
+        after = 0  # the visit after the last one asked about
+        for _ in range(self.questions_per_task):
+            wanted = wanted or order.permutation(count).tolist()
+            now = wanted.pop()
+            for number in range(after, after + _PASSED_OVER):
+                rng = np.random.default_rng([self.seed, 2, stream, number])
+                asked = ask(visits.visit(self.seed, number), now, rng)
+                if asked is not None:
+                    after = number + 1
+                    break
+            else:
+                raise AssertionError(f"{_PASSED_OVER} visits in turn have no question {now} of {task}")
+            yield asked
+
+    def judge(self, question: Question, reply: Reply) -> Sample:
+        """VisualWebBench's figures of this answer alone, in percent, the one that counts first."""
+        task, answer = question.task, reply.text.strip()
+        scores = visualwebbench.score(task, [answer], [question.truth])
+        first = _counts(task)
+        extracted: str | None = visualwebbench.postprocess(task, answer)
+        if task in visualwebbench.CHOICE:
+            read = (
+                visualwebbench.score(task, [answer], [place])["accuracy"] for place in range(len(marks.LETTERS))
+            )
+            extracted = next((letter for letter, right in zip(marks.LETTERS, read, strict=True) if right), None)
+        return Sample(
+            id=question.id,
+            task=task,
+            messages=question.request.messages,
+            answer=reply.text,
+            extracted=extracted or None,
+            truth=question.truth,
+            scores={first: scores[first]} | scores,
+            notes=f"cut off after {reply.answer_tokens} tokens" if reply.finish_reason == "length" else "",
+        )
+
+    def summary(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """VisualWebBench's figures of what there is, in percent, `{task}_{metric}`; "overall" is the mean of those
+        that count, one a task."""
+        figures: dict[str, float] = {}
+        counted = []
+        for task in TASKS:
+            mine = [sample for sample in samples if sample.task == task]
+            if mine:
+                answers, truths = [one.answer.strip() for one in mine], [one.truth for one in mine]
+                scores = visualwebbench.score(task, answers, truths)
+                counted.append(scores[_counts(task)])
+                figures |= {f"{task}_{name}": value for name, value in scores.items()}
+        if counted:
+            figures["overall"] = float(np.mean(counted))
+        return figures
+
+
+def _counts(task: str) -> str:
+    """The figure of a task that counts."""
+    if task in visualwebbench.TEXT:
+        return "rouge_l"
+    return "f1" if task == "webqa" else "accuracy"
