@@ -65,8 +65,8 @@ def place_tags(boxes: Sequence[Box], free_of: Sequence[Box], side: int) -> list[
         wide, high = TAG
         middle = (top + bottom - high) // 2
         spots = (
-            (right, middle),
             (right - wide - _LINE, middle),
+            (right, middle),
             (left - wide, middle),
             (right - wide, top - high),
             (right - wide, bottom),

@@ -32,7 +32,7 @@ _GOAL = 2  # places of the task's three lines, from this one on
 _HEADER = 5  # places of the header
 _QUERY = 5
 HEADED = ("search", "description", "features", "reviews", "done")
-_PLAIN_COLORS = "red orange yellow green blue purple pink brown black gray white".split()
+_PLAIN_COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "gray", "white")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,11 @@
 """Visits to a shop that nobody trains in: pages as data, from a seed.
 
-Held out by construction, twice: the task in the yellow panel, which is on every page, is one of the shop's
-split="test" (a fixed hash of its words, whatever the shop's seed), so no page here can be shown by a
-world of split="train"; and the goods are those of a seed of their own (`SHOP`), so prices, titles, options and results
-differ from those of any world that is not given this seed.
+Held out by construction, twice:
+
+* The task in the yellow panel, which is on every page, is one of the shop's split="test" (a fixed hash of its words,
+  whatever the shop's seed), so that no world of split="train" can show any of these pages.
+* The goods are those of a seed of their own (`SHOP`): prices, titles, options and results differ from those of any
+  world that is not given this very seed.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ def shop() -> WebShop:
 
 
 def visit(seed: int, number: int) -> dict[str, Page]:
-    """The pages of one visit by name: a search, a page of its results, one of the goods with all that belongs to it."""
+    """The pages of one visit by name: a search, some of its results, one of them and all that belongs to it."""
     batch, row = divmod(number, _BATCH)
     states, found = _visits(seed, batch)
     pages = {}
