@@ -22,8 +22,8 @@ class Pages:
     """VisualWebBench's seven tasks (`TASKS`) on pages of a shop, 672 x 672 pixels, drawn when they are reached.
 
     The same numbers give the same questions on every machine. Of one seed the first n questions of a task are the
-    same whatever `questions_per_task` and `tasks` are. Right letters, headings, kinds of pages and of questions are
-    in balance. What differs in kind from VisualWebBench is told in `questions`.
+    same whatever `questions_per_task` and `tasks` are. Right letters, headings, kinds of pages and of questions
+    are in balance. What differs in kind from VisualWebBench is told in `questions`.
 
     Attributes:
       notes: what a reader of the figures should know.

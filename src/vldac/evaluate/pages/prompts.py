@@ -1,4 +1,4 @@
-"""VisualWebBench's prompts, word for word ("candicates" included): its utils/prompts.py and run.py (Apache-2.0)."""
+"""VisualWebBench's prompts, word for word, "candicates" included: utils/prompts.py and run.py (Apache-2.0)."""
 
 from __future__ import annotations
 

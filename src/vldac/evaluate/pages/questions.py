@@ -90,9 +90,11 @@ def webqa(pages: Pages, wanted: int, rng: np.random.Generator) -> Asked | None:
 
 
 def element_ocr(pages: Pages, wanted: int, rng: np.random.Generator) -> Asked | None:
-    """The text of an element of two words or more, of any page."""
+    """The text of an element of two words or more, of any page; none with a colon, at which the scorer cuts."""
     page = pages[layout.PAGES[wanted]]
-    some = [element for element in page.elements if " " in element.text]
+    some = [
+        element for element in page.elements if element.place and " " in element.text and ":" not in element.text
+    ]
     element = some[rng.integers(len(some))]
     box = marks.around(element.ink)
     return Asked(page, {"bbox": ratio(box)}, element.text, outline=box)

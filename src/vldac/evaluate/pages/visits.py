@@ -2,8 +2,8 @@
 
 Held out by construction, twice:
 
-* The task in the yellow panel, which is on every page, is one of the shop's split="test" (a fixed hash of its words,
-  whatever the shop's seed), so that no world of split="train" can show any of these pages.
+* The task in the yellow panel, which is on every page, is one of the shop's split="test" (a fixed hash of its
+  words, whatever the shop's seed), so that no world of split="train" can show any of these pages.
 * The goods are those of a seed of their own (`SHOP`): prices, titles, options and results differ from those of any
   world that is not given this very seed.
 """

@@ -58,7 +58,7 @@ class Spatial:
         questions_per_task: int = 32,
         seed: int = 0,
         frames: int = 16,
-        image_shape: tuple[int, int] = (224, 224),
+        image_shape: Sequence[int] = (224, 224),
         tasks: Sequence[str] | None = None,
     ):
         for field, value, low, high in (
