@@ -25,7 +25,7 @@ from vldac.generate.request import Message, Reply, Request, Video
 
 IMAGE = (96, 96)
 EACH = 12
-FILMED = 8  # scenes whose pictures are looked at
+FILMED = 6  # scenes whose pictures are looked at
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_what_is_clear_covers_its_share_and_what_is_not_maybe_seen_covers_nothin
         assert not share[~scene.maybe].any()
         assert scene.clear.any(axis=0).all()
         checked += scene.clear.sum()
-    assert checked > 80
+    assert checked > 60
 
 
 def test_the_camera_never_stands_in_a_thing_or_outside_of_the_rooms(benchmark):
@@ -185,7 +185,7 @@ def test_numbers_are_those_of_the_plan(benchmark):
             a, b = re.search(r"between the (.+) and the (.+) \(in meters\)", one.text).groups()
             assert truth == pytest.approx(slow_distance(scene, a, b), abs=0.03)
         elif task == "object_size_estimation":
-            row = scene.names.index(re.search(r"of the (.+), measured in centimeters", one.text)[1])
+            row = scene.names.index(re.search(r"of the ([^,]+), measured in centimeters", one.text)[1])
             low, high = np.array(geometry.DRAWN[scene.kind[row]])
             assert truth == pytest.approx(100 * scene.height[row] * (high - low).max(), rel=0.03, abs=0.5)
         else:
