@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Array, UInt8
 
 from envs_jax.render import glyphs, raster
 from envs_jax.shop import picture
@@ -92,10 +93,15 @@ def overlap(a: Box, b: Box) -> bool:
 def _letters() -> tuple[np.ndarray, ...]:
     """uint8[high, wide, 3] each, white on red."""
     wide, high = TAG
-    made = []
-    for letter in LETTERS:
-        ids = np.asarray(glyphs.encode(letter), np.int32)
-        paper = jnp.full((high, wide, 3), jnp.array(RED, jnp.uint8))
-        left, top = (wide - int(picture.advance(_FONT)[ids[0]])) // 2, (high - _FONT) // 2 - 1
-        made.append(np.asarray(raster.text(paper, ids, left, top, _FONT, (255, 255, 255), bold=True)))
-    return tuple(made)
+    top = (high - _FONT) // 2 - 1
+
+    @jax.jit
+    def written(ids: Array) -> Array:
+        paper = jnp.full((high, 2 * wide, 3), jnp.array(RED, jnp.uint8))
+        return raster.text(paper, ids, wide, top, _FONT, (255, 255, 255), bold=True)
+
+    ids = np.array([glyphs.encode(letter) for letter in LETTERS], np.int32)
+    lefts = (wide - picture.advance(_FONT)[ids[:, 0]]) // 2  # in its own ground, so that it stands in the middle
+    return tuple(
+        np.asarray(written(one))[:, wide - left : 2 * wide - left] for one, left in zip(ids, lefts, strict=True)
+    )

@@ -11,7 +11,7 @@ Held out by construction, twice:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +88,7 @@ def shop() -> WebShop:
     return WebShop(name="shop/held_out", scale=SCALE, **SHOP)
 
 
+@lru_cache(maxsize=64)
 def visit(seed: int, number: int) -> dict[str, Page]:
     """The pages of one visit by name: a search, some of its results, one of them and all that belongs to it."""
     batch, row = divmod(number, _BATCH)
@@ -118,8 +119,13 @@ def _draw(state: State) -> Array:
 
 @jax.jit
 def _clicked(state: State, link: Array) -> tuple[State, Elements]:
-    moved, _ = shop().step(state, expert.click(link))
+    moved = _step(state, expert.click(link))
     return moved, shop().elements(moved)
+
+
+@jax.jit  # traced once, however often a visit steps
+def _step(state: State, action: Array) -> State:
+    return shop().step(state, action)[0]
 
 
 @partial(jax.jit, static_argnums=1)
@@ -130,26 +136,23 @@ def _walk(key: PRNGKeyArray, count: int) -> tuple[State, Elements]:
     def one(key: PRNGKeyArray) -> tuple[State, Elements]:
         reset_key, word_key, shelf_key, item_key, *option_keys = jax.random.split(key, 6)
 
-        def step(state, action):
-            return world.step(state, action)[0]
-
         search = world.reset(reset_key)
         words = jnp.asarray(_searches())[search.goal, jax.random.bernoulli(word_key).astype(jnp.int32)]
-        results = step(search, expert.search(words))
+        results = _step(search, expert.search(words))
         shelves = jax.random.randint(shelf_key, (), 0, 3)
         for turned in range(2):
             results = jax.tree.map(
-                partial(jnp.where, turned < shelves), step(results, expert.click(NEXT)), results
+                partial(jnp.where, turned < shelves), _step(results, expert.click(NEXT)), results
             )
         there = jnp.minimum((results.results >= 0).sum() - results.shelf * SHOWN, SHOWN)
-        item = step(results, expert.click(FIRST_ITEM + jax.random.randint(item_key, (), 0, there)))
+        item = _step(results, expert.click(FIRST_ITEM + jax.random.randint(item_key, (), 0, there)))
         for option_key in option_keys:
             may = world.commands(item) & (jnp.arange(len(world.book.links)) >= FIRST_VALUE)
             some = jax.random.categorical(option_key, jnp.where(may, 0.0, -1e9))
-            item = jax.tree.map(partial(jnp.where, may.any()), step(item, expert.click(some)), item)
+            item = jax.tree.map(partial(jnp.where, may.any()), _step(item, expert.click(some)), item)
         states = [search, results, item]
-        states += [step(item, expert.click(TO_DESCRIPTION + k)) for k in range(3)]
-        states.append(step(item, expert.click(BUY_NOW)))
+        states += [_step(item, expert.click(TO_DESCRIPTION + k)) for k in range(3)]
+        states.append(_step(item, expert.click(BUY_NOW)))
         states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
         return states, jax.vmap(world.elements)(states)
 

@@ -25,13 +25,19 @@ def benchmark():
 
 
 @pytest.fixture(scope="module")
-def rows(benchmark):
-    return list(benchmark.questions())
+def asked(benchmark):
+    return {task: list(benchmark.planned(task)) for task in TASKS}
 
 
 @pytest.fixture(scope="module")
-def asked(benchmark):
-    return {task: list(benchmark.planned(task)) for task in TASKS}
+def rows(asked):
+    class Planned(Pages):
+        """What is planned already is not planned again."""
+
+        def planned(self, task):
+            return iter(asked[task])
+
+    return list(Planned(EACH, seed=3).questions())
 
 
 def product(page):
@@ -73,7 +79,7 @@ def element_at(page, box):
 
 
 def test_texts_of_a_page_are_where_it_says(asked):
-    """Of each line of text on a plain ground: its ink fills its box from side to side, and nothing is beside it."""
+    """Of a line of text: its ink fills its box from side to side, and nothing is beside it."""
     seen = 0
     for page in {one.page.name: one.page for one in asked["element_ocr"]}.values():
         image = visits.draw(page).astype(int)
@@ -167,7 +173,7 @@ def answer_to(question, page):
 
 def test_answers_are_the_catalogues():
     kinds = Counter()
-    for one in Pages(len(WEBQA), seed=8, tasks=["webqa"]).planned("webqa"):
+    for one in Pages(len(WEBQA), seed=3, tasks=["webqa"]).planned("webqa"):
         assert one.truth[0] == answer_to(one.row["question"], one.page)
         kinds[re.sub(r"\d+|\$\S+", "", one.row["question"])] += 1
     assert len(kinds) == len(WEBQA)
