@@ -16,6 +16,7 @@ from vldac.evaluate.spatial.geometry import DRAWN, ROUND, crosses, reach
 EYE = 1.5  # metres
 FIELD_OF_VIEW = math.radians(70.0)  # vertical
 CLEAR_SHARE = 0.004  # of the picture that a thing in full view covers at least to be seen well
+MARKED = ("med_kit",)  # known by what is on one side
 _CLEAR_POINTS = 7  # of the nine asked for
 _PIXELS = 3.0  # by which a picture is thought larger before nothing of a thing is in it
 
@@ -37,7 +38,8 @@ def seen(
     """(clear, maybe), bool[frames, N] each.
 
     A thing is `clear` in a frame if at least 7 of 9 points of it, all but its rim, are in the picture with nothing
-    before them, other things being taken for full cylinders, and if it is large enough. It is `maybe` seen if a
+    before them, other things being taken for full cylinders, and if it is large enough; a first aid kit only from
+    the side of its cross, and twice as large, or it could be a red box. It is `maybe` seen if a
     cylinder around it is partly in the picture and no wall hides all of that.
 
     Args:
@@ -49,7 +51,7 @@ def seen(
     low, high = (np.array([DRAWN[k][side] for k in kind]) for side in (0, 1))
     half_x = (high - low)[:, 0] / 2 * height
     half_z = (high - low)[:, 2] / 2 * height
-    round_ = np.array([k in ROUND for k in kind])
+    round_, marked = (np.array([k in some for k in kind]) for some in (ROUND, MARKED))
     radius = np.array([reach(k) for k in kind]) * height
     eye, facing = path[:, :2], path[:, 2]
     ahead = np.stack([np.cos(facing), -np.sin(facing)], axis=1)  # [F, 2]
@@ -83,7 +85,10 @@ def seen(
     inside = (depth > 0.3) & (column > 1) & (column < image_shape[1] - 1) & (row > 1) & (row < image_shape[0] - 1)
     free = inside & ~walled(places) & ~_hidden(eye, places, heights, position, radius, height)
     size = 2 * width * height * (focal(image_shape) / away) ** 2
-    clear = (free.sum(axis=2) >= _CLEAR_POINTS) & (size >= CLEAR_SHARE * image_shape[0] * image_shape[1])
+    least = np.where(marked, 2, 1) * CLEAR_SHARE * image_shape[0] * image_shape[1]
+    front = np.stack([np.sin(yaw), np.cos(yaw)], axis=1)  # the way its z axis points
+    faces = np.einsum("fni,ni->fn", -gap, front) >= 0.5 * away
+    clear = (free.sum(axis=2) >= _CLEAR_POINTS) & (size >= least) & (faces | ~marked)
 
     aside = np.linspace(-1.02, 1.02, 9)
     places = position[None, :, None] + (aside * radius[:, None])[..., None] * across[:, :, None]
