@@ -9,8 +9,9 @@ import numpy as np
 from vldac.evaluate import visualwebbench
 from vldac.evaluate.benchmark import Question, Sample
 from vldac.evaluate.pages import marks, visits
-from vldac.evaluate.pages.prompts import prompt
 from vldac.evaluate.pages.questions import KINDS, Asked
+from vldac.evaluate.visualwebbench.prompts import prompt
+from vldac.evaluate.visualwebbench.scoring import choice
 from vldac.generate.request import Message, Reply, Request
 
 TASKS = tuple(KINDS)
@@ -108,10 +109,8 @@ class Pages:
         first = _counts(task)
         extracted: str | None = visualwebbench.postprocess(task, answer)
         if task in visualwebbench.CHOICE:
-            read = (
-                visualwebbench.score(task, [answer], [place])["accuracy"] for place in range(len(marks.LETTERS))
-            )
-            extracted = next((letter for letter, right in zip(marks.LETTERS, read, strict=True) if right), None)
+            place = choice(extracted)
+            extracted = marks.LETTERS[place] if 0 <= place < len(marks.LETTERS) else None
         return Sample(
             id=question.id,
             task=task,

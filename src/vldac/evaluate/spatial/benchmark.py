@@ -12,6 +12,8 @@ from vldac.evaluate.benchmark import Question, Sample
 from vldac.evaluate.spatial import scenes
 from vldac.evaluate.spatial.film import film
 from vldac.evaluate.spatial.questions import KINDS, Asked, Wanted
+from vldac.evaluate.vsi_bench.prompts import prompt
+from vldac.evaluate.vsi_bench.scoring import first_word
 from vldac.generate.request import Message, Reply, Request, Video
 
 TASKS = tuple(KINDS)
@@ -94,7 +96,7 @@ class Spatial:
         for number, task, place, asked in self.plan:
             if number != last or video is None:
                 last, video = number, Video(film(self.scene(number), self.image_shape))
-            text = _prompt(asked, task)
+            text = prompt(asked.text, task, asked.options)
             yield Question(
                 id=f"{self.seed}/{task}/{place}",
                 task=task,
@@ -116,7 +118,7 @@ class Spatial:
             task=question.task,
             messages=question.request.messages,
             answer=reply.text,
-            extracted=answer.split(" ")[0].rstrip(".").strip() or None,
+            extracted=first_word(answer) or None,
             truth=question.truth,
             scores={
                 "official": vsi_bench.score(answer, question.truth, question.task),
@@ -180,12 +182,3 @@ def _balanced(rng: np.random.Generator, count: int) -> Iterator[int]:
     """0..count-1 for ever, each once in every `count` of them."""
     while True:
         yield from rng.permutation(count).tolist()
-
-
-def _prompt(asked: Asked, task: str) -> str:
-    """VSI-Bench's prompt for open models."""
-    if task in vsi_bench.CHOICE:
-        after = "Answer with the option's letter from the given choices directly."
-        return "\n".join(["These are frames of a video.", asked.text, "Options:", *asked.options, after])
-    after = "Please answer the question using a single word or phrase."
-    return "\n".join(["These are frames of a video.", asked.text, after])
