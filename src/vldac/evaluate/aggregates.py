@@ -50,10 +50,8 @@ class Layout:
         strata = sorted(set(strata))
         if not strata:
             return {}
-        # Without an easy one the official code keeps the difficulties as tasks of their own.
-        grouped = self.directions and DIRECTIONS[0] in strata
-        if grouped and not set(DIRECTIONS) <= set(strata):
-            return {}  # the official code stops here
+        # Where one of the difficulties is missing the others are tasks of their own.
+        grouped = self.directions and set(DIRECTIONS) <= set(strata)
         tasks = [stratum for stratum in strata if not (grouped and stratum in DIRECTIONS)]
         share = 1 / (len(tasks) + grouped)
         weights = dict.fromkeys(tasks, share)

@@ -33,7 +33,7 @@ def ask(
     group: int,
     on_answer: Callable[[Record], None] = lambda record: None,
     group_bytes: int = GROUP_BYTES,
-) -> None:
+) -> dict[str, int]:
     """Answers and saves all questions that are not saved yet.
 
     Args:
@@ -45,22 +45,44 @@ def ask(
       on_answer: called with every record, those that were saved before as well (by the thread that reads).
       group_bytes: of pictures at a time, at most, unless a single question has more.
 
+    Returns:
+      Why questions could not be read, each reason with how many there were. A benchmark whose iterator goes on
+        after an error loses what is damaged, not what comes after it.
+
     Raises:
-      BenchmarkError: the benchmark can not be read, an item is not the question that was saved, or the model can
-        not take a question; what was answered before is saved.
+      BenchmarkError: nothing can be read, an item is not the question that was saved, or the model can not take a
+        question; what was answered before is saved.
       RunFileError: a sample can not be written.
     """
-    groups = _groups(_unsaved(questions, log, on_answer), group, group_bytes)
+    unread: dict[str, int] = {}
+    groups = _groups(_unsaved(_readable(questions, unread), log, on_answer), group, group_bytes)
     with ThreadPoolExecutor(max_workers=1) as reader:
         upcoming = reader.submit(next, groups, None)
         while (now := upcoming.result()) is not None:
             upcoming = reader.submit(next, groups, None)
             for question, reply in _replies(now, answerer):
                 on_answer(log.add(judge.judge(question, reply), digest(question), reply))
+    if unread and not log.records:
+        raise BenchmarkError(next(iter(unread)))
+    return unread
+
+
+def _readable(questions: Iterable[Question], unread: dict[str, int]) -> Iterator[Question]:
+    """The questions that can be read; `unread` counts the others."""
+    iterator = iter(questions)
+    while True:
+        try:
+            question = next(iterator)
+        except StopIteration:
+            return
+        except BenchmarkError as error:
+            unread[str(error)] = unread.get(str(error), 0) + 1
+        else:
+            yield question
 
 
 def _replies(group: list[Question], answerer: Answerer) -> Iterator[tuple[Question, Reply]]:
-    """Each question with its reply. Where the model can not take one, those before it are answered all the same."""
+    """Each question with its reply. Where the model can not take one, those before it are answered."""
     try:
         replies = answerer.answer([question.request for question in group])
     except ValueError as error:

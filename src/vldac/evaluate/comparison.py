@@ -1,9 +1,9 @@
 """Two models on the same items: what differs, and whether that is more than luck.
 
 * Only the same items are compared: of another set the difference would be that of the items.
-* Per task and for every official figure the difference with its interval (paired bootstrap); where scores are 0 or 1
-  also McNemar's exact test. How many items changed either way is said beside it, because that is what there is.
-* With several tasks one interval in twenty excludes 0 by luck alone: p-values are given as they are and after Holm.
+* Per task and for every official figure the difference with its interval (paired bootstrap); where scores are 0 or
+  1 also McNemar's exact test. How many items changed either way is said beside it, because that is what there is.
+* With several tasks one interval in twenty excludes 0 by luck alone: p-values are given as they are and by Holm.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def check_same_items(a: Evaluated, b: Evaluated) -> None:
         extra = [name for name in one.records if name not in other.records]
         if extra:
             raise DifferentItems(
-                f"{len(extra)} of {len(one.records)} items of {one.folder} are not in {other.folder}: {_few(extra)}; "
-                f"accepted: results on the same items"
+                f"{len(extra)} of {len(one.records)} items of {one.folder} are not in {other.folder}: "
+                f"{_few(extra)}; accepted: results on the same items"
             )
     changed = [
         name
@@ -148,8 +148,8 @@ def _notes(a: Evaluated, b: Evaluated, scores: dict[str, Any], settings: dict[st
     if tasks > 1:
         share = 100 * (1 - 0.95**tasks)
         notes.append(
-            f"Of {tasks} tasks that nothing changed in, at least one interval excludes 0 by luck in about {share:.0f} "
-            f"of 100 such tables."
+            f"Had nothing changed in any of the {tasks} tasks, at least one interval would exclude 0 by luck "
+            f"in about {share:.0f} of 100 such tables."
         )
     notes.append("The intervals cover the luck of the items, not that of training: another seed is another model.")
     for one in (a, b):

@@ -1,8 +1,8 @@
 """From the samples of an evaluation to its figures, `results.json`, and back.
 
-Every figure is in percent, with its standard error, a 95 % interval and the number of items it is made of. Beside
-them stand the benchmark's own figures under the official names (`official`), which are computed by its own code; if
-the two differ in the overall score, that is said and ours is left out.
+Every figure is in percent, with its standard error, a 95 % interval and the number of items it is made of.
+Beside them stand the benchmark's own figures under the official names (`official`), which are computed by its own
+code; if the two differ in the overall score, that is said and ours is left out.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def summarise(
     not_run: Mapping[str, str] | None = None,
     versions: Mapping[str, str] | None = None,
     seconds: float | None = None,
+    notes: Iterable[str] = (),
 ) -> dict[str, Any]:
     """What `results.json` holds.
 
@@ -94,11 +95,12 @@ def summarise(
       not_run: parts of the benchmark that could not be run, and why.
       versions: of the packages.
       seconds: that answering took, this time.
+      notes: what else a reader should know.
     """
     layout = LAYOUTS[benchmark]
     figures = estimates(records.values(), layout)
-    notes = []
-    theirs = official.get(OVERALL)
+    partial, notes = list(partial), list(notes)
+    theirs = official.get(OVERALL, official.get(f"{OVERALL} (partial)"))
     if OVERALL in figures and theirs is not None and abs(figures[OVERALL].estimate - theirs) > _TOLERANCE:
         notes.append(
             f"The overall score has no interval: the official code gives {theirs:.6f}, the tasks' means as this "
@@ -119,7 +121,7 @@ def summarise(
         "benchmark": benchmark,
         "model": dict(model),
         "complete": not partial and not not_run,
-        "partial": list(partial),
+        "partial": partial,
         "not_run": dict(not_run or {}),
         "items": len(records),
         "scores": {name: as_json(estimate) for name, estimate in figures.items()},

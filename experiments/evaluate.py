@@ -1,0 +1,320 @@
+"""Measures a model on a benchmark: `python -m experiments.evaluate --model MODEL --benchmark NAME`.
+
+    --model runs/NAME | FOLDER | Qwen/Qwen2-VL-7B-Instruct | nano
+    --benchmark spatial | pages            rendered from this project's own worlds, nothing to download
+    --benchmark vsi_bench --data FOLDER    the published files
+    --benchmark visualwebbench --data FOLDER
+    --benchmark balrog                     the games that are installed
+
+It writes `results/MODEL-NAME/`:
+
+    report.html        the figures, and every sample to look at
+    results.json       the figures with standard errors and intervals, and what they were measured with
+    samples.jsonl      one answer a line, saved as it comes; pictures/ are those that the model saw
+    config.json        what was asked for
+
+The same command again goes on where it was stopped; with other settings it is refused. `experiments.compare` holds
+two such folders against each other. Exit codes: 0 done, or stopped by Ctrl-C and saved; 2 it can not be run as
+asked (nothing was written); 1 anything else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+from experiments import benchmarks, playing, runtime
+from experiments.benchmarks import Options
+from experiments.evaluate_display import Progress, show_results
+from vldac.evaluate import results
+from vldac.evaluate.asking import ask
+from vldac.evaluate.benchmark import BenchmarkError
+from vldac.evaluate.comparison import flat
+from vldac.evaluate.page import PAGE_FILE, write_results_page
+from vldac.evaluate.results import CONFIG_FILE, RESULTS_FILE
+from vldac.evaluate.samples import SAMPLES_FILE, Record, SampleLog
+from vldac.generate.request import Answerer
+from vldac.metrics import read_json
+
+PROGRAM = "python -m experiments.evaluate"
+GROUPS = 4  # questions read at a time, in units of lanes
+_FREE = ("lanes", "max_length", "balrog.processes", "folder", "name")  # may change when an evaluation goes on
+
+
+@dataclass(frozen=True)
+class Evaluate(Options):
+    """Measure a model on a benchmark, with the official scores and how sure they are."""
+
+    model: str = ""
+    """A run's folder, a checkpoint as Hugging Face keeps it or its id on the hub, or nano."""
+    benchmark: Literal["vsi_bench", "visualwebbench", "balrog", "spatial", "pages"] = "spatial"
+    """What is asked."""
+    data: Path | None = None
+    """The folder of the benchmark's files; of vsi_bench and visualwebbench."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Only this task, or environment of balrog; may be given several times."""
+    limit: int | None = None
+    """Only so many questions of each task; None = all, or 32 of what is rendered here."""
+    lanes: int = 8
+    """Answers written at once."""
+    max_length: int = 0
+    """Tokens of a prompt and its answer at most; 0 = what the benchmark's own settings need."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """What is computed in; None = the run's own, or float32 on a CPU and bfloat16 elsewhere."""
+    max_pixels: int | None = None
+    """An image is scaled down to so many; 0 = the model's own rule, None = the benchmark's."""
+    min_pixels: int | None = None
+    """An image is scaled up to so many; 0 = the model's own rule, None = the benchmark's."""
+    seed: int = 0
+    """Of the questions that are rendered, of games, of sampled answers, and of the weights of nano."""
+    folder: Path = Path("results")
+    """Where results are kept."""
+    name: str = ""
+    """Folder of the results under `folder`; "" = model and benchmark."""
+
+    @property
+    def target(self) -> Path:
+        plain = re.sub(r"[^\w.]+", "-", Path(self.model).name).strip("-.")
+        return self.folder / (self.name or f"{plain}-{self.benchmark}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    command = tyro.cli(Evaluate, prog=PROGRAM, args=sys.argv[1:] if arguments is None else arguments)
+    runtime.prepare()
+    console = Console()
+    try:
+        evaluation = prepare(command)
+    except (ValueError, BenchmarkError, OSError) as error:  # ConfigError and RunFileError are some of these
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    # Text, not markup: a path may hold brackets.
+    console.print(Text(f"{command.target}  {command.model} on {command.benchmark}", style="bold"), soft_wrap=True)
+    try:
+        found = run(evaluation, console)
+        write_results_page(results.load(command.target))
+    except (BenchmarkError, OSError) as error:
+        print(f"error: {error}; what was answered is saved, and the same command goes on", file=sys.stderr)
+        return 1
+    show_results(console, found, command.target / PAGE_FILE)
+    return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What is to be done, all of it checked, nothing written.
+
+    Attributes:
+      command: as asked.
+      configuration: the same as JSON, complete.
+      model: facts on the model; it is the same one as long as they are.
+      benchmark: what asks; None for balrog, which plays.
+      planned: answers, or episodes, that there will be.
+      answerer: the model; None where all is answered already.
+    """
+
+    command: Evaluate
+    configuration: dict[str, Any]
+    model: dict[str, Any]
+    benchmark: benchmarks.Asked | None
+    planned: int
+    answerer: Answerer | None
+
+
+def prepare(command: Evaluate, load: Callable[..., Answerer] | None = None) -> Evaluation:
+    """Checks what was asked for, opens the benchmark and loads the model.
+
+    Args:
+      command: as asked.
+      load: what loads a model, in place of `experiments.models.load_engine`.
+
+    Raises:
+      ValueError, BenchmarkError, OSError: it can not be; one line.
+    """
+    if not command.model:
+        raise ValueError("model is ''; accepted: a run's folder, a checkpoint's folder or id, or nano (--model)")
+    for name, least in (("lanes", 1), ("max_length", 0)):
+        if getattr(command, name) < least:
+            raise ValueError(f"{name} is {getattr(command, name)}; accepted: {least} or more")
+    if not 0 <= command.seed < 2**31:
+        raise ValueError(f"seed is {command.seed}; accepted: 0 to 2**31 - 1")
+    if command.name in (".", "..") or (command.name and Path(command.name).name != command.name):
+        raise ValueError(f"name is {command.name!r}; accepted: a folder name without slashes")
+    benchmarks.check(command)
+    facts = model_facts(command.model)
+    configuration = json.loads(json.dumps(dataclasses.asdict(command), default=str))
+    done = check_folder(command.target, configuration, facts)
+    if command.benchmark == "balrog":
+        benchmark, planned = None, playing.planned_episodes(command)
+    else:
+        benchmark = benchmarks.open_benchmark(command)
+        planned = len(benchmark)
+    if done >= planned:
+        return Evaluation(command, configuration, facts, benchmark, planned, None)  # nothing is left to ask
+    if load is None:
+        from experiments.models import load_engine as load
+    most, least = benchmarks.pixels(command, benchmark)
+    answerer = load(
+        command.model,
+        lanes=command.lanes,
+        max_length=command.max_length or benchmarks.MAX_LENGTH[command.benchmark],
+        dtype=command.dtype,
+        max_pixels=most,
+        min_pixels=least,
+        seed=command.seed,
+    )
+    return Evaluation(command, configuration, facts, benchmark, planned, answerer)
+
+
+def model_facts(model: str) -> dict[str, Any]:
+    """Name, kind and a state of the model that changes with its weights.
+
+    Raises:
+      ValueError: there is no such model.
+    """
+    from experiments.models import NANO, is_run
+    from experiments.restore import CHECKPOINT_FOLDER
+    from vldac.models.weights import find_checkpoint
+
+    if model == NANO:
+        return {"name": NANO, "kind": "freshly drawn, has learnt nothing"}
+    if is_run(model):
+        steps = [path.name for path in (Path(model) / CHECKPOINT_FOLDER).iterdir() if path.name.isdigit()]
+        return {
+            "name": Path(model).resolve().name,
+            "kind": "run",
+            "path": str(Path(model).resolve()),
+            "checkpoint": max(map(int, steps), default=None),
+        }
+    folder = find_checkpoint(model).resolve()
+    weights = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    return {"name": Path(model).name, "kind": "checkpoint", "path": str(folder), "weights": weights}
+
+
+def check_folder(folder: Path, configuration: dict[str, Any], model: dict[str, Any]) -> int:
+    """How many answers there are already, of the same configuration.
+
+    Raises:
+      ValueError: the folder holds something else, or another configuration; the difference is named.
+      RunFileError: it can not be read.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; accepted: another --name")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        if not os.access(next(path for path in (folder, *folder.absolute().parents) if path.exists()), os.W_OK):
+            raise ValueError(f"folder {folder} can not be written")
+        return 0
+    saved = read_json(folder / CONFIG_FILE)
+    if not saved:
+        raise ValueError(f"{folder} is not empty and no evaluation; accepted: another --name")
+    try:
+        old, new = (
+            flat({"configuration": c, "model": m})
+            for c, m in ((saved["configuration"], saved["model"]), (configuration, model))
+        )
+    except (KeyError, AttributeError) as error:
+        raise ValueError(f"{folder / CONFIG_FILE} is not the configuration of an evaluation") from error
+    for key in dict.fromkeys([*old, *new]):
+        name = key.removeprefix("configuration.")
+        if name not in _FREE and old.get(key) != new.get(key):
+            raise ValueError(
+                f"{name} is {new.get(key)!r}, and {old.get(key)!r} in {folder}; accepted: what the evaluation "
+                f"began with, or another --name"
+            )
+    samples = folder / SAMPLES_FILE
+    return samples.read_bytes().count(b"\n") if samples.exists() else 0
+
+
+def run(evaluation: Evaluation, console: Console) -> dict[str, Any]:
+    """Asks all that is not answered yet; writes and returns `results.json`.
+
+    Raises:
+      BenchmarkError: it can not go on.
+      OSError: something can not be written.
+    """
+    from experiments.job import versions
+
+    command, folder = evaluation.command, evaluation.command.target
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / CONFIG_FILE).exists():
+        results.write_json(
+            folder / CONFIG_FILE, {"configuration": evaluation.configuration, "model": evaluation.model}
+        )
+    began = time.monotonic()
+    with SampleLog(folder) as log:
+        step = _play if evaluation.benchmark is None else _ask
+        with Progress(console, evaluation.planned, results.LAYOUTS[command.benchmark]) as progress:
+            official, partial, not_run, notes = step(evaluation, log, progress.add)
+        found = results.summarise(
+            command.benchmark,
+            log.records,
+            official,
+            model=evaluation.model,
+            configuration=evaluation.configuration,
+            partial=partial,
+            not_run=not_run,
+            versions=versions(),
+            seconds=time.monotonic() - began,
+            notes=notes,
+        )
+        results.write_json(folder / RESULTS_FILE, found)
+    return found
+
+
+_Done = tuple[dict[str, float], list[str], dict[str, str], list[str]]  # official, partial, not run, notes
+
+
+def _ask(evaluation: Evaluation, log: SampleLog, on_answer: Callable[[Record], None]) -> _Done:
+    command, benchmark = evaluation.command, evaluation.benchmark
+    partial = []
+    if getattr(benchmark, "partial", False):
+        partial.append("Only a part of the questions was asked (--tasks, --limit).")
+    unread: dict[str, int] = {}
+    try:
+        if evaluation.answerer is None:
+            for record in log.records.values():
+                on_answer(record)
+        else:
+            group = GROUPS * command.lanes
+            unread = ask(benchmark.questions(), benchmark, evaluation.answerer, log, group, on_answer)
+    except KeyboardInterrupt:
+        partial.append(_stopped(evaluation, log))
+    partial += [f"{count} questions could not be read: {reason}" for reason, count in unread.items()]
+    samples = [record.sample() for record in log.records.values()]
+    official = benchmark.summary(samples) if samples else {}
+    return official, partial, {}, list(getattr(benchmark, "notes", ()))
+
+
+def _play(evaluation: Evaluation, log: SampleLog, on_answer: Callable[[Record], None]) -> _Done:
+    command = evaluation.command
+    partial, failed, notes = [], {}, []
+    if command.tasks:
+        partial.append(f"Only {', '.join(command.tasks)} of the environments.")
+    if command.balrog.episodes is not None or command.balrog.max_steps is not None:
+        partial.append("Not the official number of episodes or steps (--balrog.episodes, --balrog.max-steps).")
+    try:
+        failed, notes = playing.play(command, evaluation.answerer, log, on_answer)
+    except KeyboardInterrupt:
+        partial.append(_stopped(evaluation, log))
+    partial += [f"Episode {name} was lost and is not counted: {reason}" for name, reason in failed.items()]
+    return playing.summary(log.records), partial, playing.plan(command)[1], notes
+
+
+def _stopped(evaluation: Evaluation, log: SampleLog) -> str:
+    return f"Stopped after {len(log.records)} of {evaluation.planned} answers; the same command goes on."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
