@@ -296,8 +296,6 @@ def _answer(label: str, record: Record, layout: Layout) -> dict[str, Any]:
         facts.append(
             f"{record.reply.get('prompt_tokens')} tokens of prompt, {record.reply.get('answer_tokens')} of answer"
         )
-        if record.reply.get("finish_reason") == "length":
-            facts.append("cut off by the limit of tokens")
     extracted = None if record.extracted is None else _cut(record.extracted, _MOST_WORDS)
     return {
         "label": visible(label),
@@ -334,6 +332,8 @@ def _limit(records: Sequence[Record]) -> int:
 
 def _cut(text: str, limit: int) -> str:
     """A long text without its middle, and what is hidden made visible."""
+    if text and not text.strip():
+        return f"blanks only: {text[:100]!r}"
     if len(text) > limit:
         half = limit // 2
         left = len(text) - 2 * half
