@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from vldac.evaluate.benchmark import Benchmark, BenchmarkError
 
@@ -97,6 +97,7 @@ class Options:
     balrog: BalrogOptions = field(default_factory=BalrogOptions)
 
 
+@runtime_checkable
 class Asked(Benchmark, Protocol):
     """A benchmark of questions as all of ours are: it knows how many it will ask."""
 

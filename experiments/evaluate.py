@@ -288,7 +288,7 @@ def _ask(evaluation: Evaluation, log: SampleLog, on_answer: Callable[[Record], N
                 on_answer(record)
         else:
             group = GROUPS * command.lanes
-            unread = ask(benchmark.questions(), benchmark, evaluation.answerer, log, group, on_answer)
+            unread = ask(benchmark.questions(), benchmark.judge, evaluation.answerer, log, group, on_answer)
     except KeyboardInterrupt:
         partial.append(_stopped(evaluation, log))
     partial += [f"{count} questions could not be read: {reason}" for reason, count in unread.items()]

@@ -35,7 +35,9 @@ class ScriptedAnswerer:
             raise KeyboardInterrupt
         for request in requests:
             if len(request.messages[-1].text) > self.limit:
-                raise ValueError(f"a prompt of {len(request.messages[-1].text)} characters; accepted: {self.limit}")
+                raise ValueError(
+                    f"a prompt of {len(request.messages[-1].text)} characters; accepted: {self.limit}"
+                )
         self.calls.append(len(requests))
         self.asked += [request.messages[-1].text for request in requests]
         return [

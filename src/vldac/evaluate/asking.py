@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 from vldac.evaluate.benchmark import BenchmarkError, Question, Sample
 from vldac.evaluate.samples import Record, SampleLog, digest
@@ -19,15 +18,9 @@ from vldac.generate.request import Answerer, Reply, images_of
 GROUP_BYTES = 512 * 2**20
 
 
-class Judge(Protocol):
-    """The part of a benchmark that scores."""
-
-    def judge(self, question: Question, reply: Reply) -> Sample: ...
-
-
 def ask(
     questions: Iterable[Question],
-    judge: Judge,
+    judge: Callable[[Question, Reply], Sample],
     answerer: Answerer,
     log: SampleLog,
     group: int,
@@ -38,7 +31,7 @@ def ask(
 
     Args:
       questions: read as they are needed, by another thread.
-      judge: scores the answers.
+      judge: scores an answer.
       answerer: answers a group at a time.
       log: where samples go; its records are not asked again.
       group: questions at a time at most.
@@ -61,7 +54,7 @@ def ask(
         while (now := upcoming.result()) is not None:
             upcoming = reader.submit(next, groups, None)
             for question, reply in _replies(now, answerer):
-                on_answer(log.add(judge.judge(question, reply), digest(question), reply))
+                on_answer(log.add(judge(question, reply), digest(question), reply))
     if unread and not log.records:
         raise BenchmarkError(next(iter(unread)))
     return unread
@@ -115,12 +108,13 @@ def _groups(questions: Iterable[Question], group: int, group_bytes: int) -> Iter
     buffers: dict[int, int] = {}
     for question in questions:
         # Questions on one video may share its frames: a buffer counts once.
-        new = {id(owner): owner.nbytes for owner in map(_owner, images_of(question.request.messages))}
-        if now and (len(now) >= group or sum((buffers | new).values()) > group_bytes):
+        these = {id(owner): owner.nbytes for owner in map(_owner, images_of(question.request.messages))}
+        more = these.keys() - buffers.keys()
+        if now and (len(now) >= group or (more and sum((buffers | these).values()) > group_bytes)):
             yield now
             now, buffers = [], {}
         now.append(question)
-        buffers |= new
+        buffers |= these
     if now:
         yield now
 

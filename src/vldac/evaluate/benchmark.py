@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vldac.generate.request import Message, Reply, Request
 
@@ -59,6 +59,7 @@ class Sample:
     notes: str = ""
 
 
+@runtime_checkable
 class Benchmark(Protocol):
     """Questions, and how answers to them are scored.
 
