@@ -182,5 +182,5 @@ def load(folder: str | Path) -> Evaluated:
     return Evaluated(folder, results, read_samples(folder))
 
 
-def _finite(value: float | None) -> float | None:
+def _finite(value: float | int | None) -> float | int | None:
     return value if value is not None and math.isfinite(value) else None
