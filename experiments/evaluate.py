@@ -213,7 +213,8 @@ def check_folder(folder: Path, configuration: dict[str, Any], model: dict[str, A
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; accepted: another --name")
     if not folder.is_dir() or not any(folder.iterdir()):
-        if not os.access(next(path for path in (folder, *folder.absolute().parents) if path.exists()), os.W_OK):
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
             raise ValueError(f"folder {folder} can not be written")
         return 0
     saved = read_json(folder / CONFIG_FILE)
