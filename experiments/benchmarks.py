@@ -68,6 +68,8 @@ class BalrogOptions:
     not part of the benchmark."""
     texts: int = 16
     """Observations and actions in the history."""
+    alternating_roles: bool = False
+    """Join turns of one role that follow one another, for models whose template asks for it, such as Gemma."""
     temperature: float = 1.0
     """Of the answers; the published runs of 2024 had 0."""
     max_tokens: int = 8192

@@ -99,6 +99,7 @@ def play(
         processes=given.processes,
         max_text_history=given.texts,
         max_image_history=given.images,
+        alternating_roles=given.alternating_roles,
         temperature=given.temperature,
         max_tokens=given.max_tokens,
         max_steps=given.max_steps,

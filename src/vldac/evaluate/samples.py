@@ -31,8 +31,6 @@ from vldac.metrics import RunFileError
 
 SAMPLES_FILE = "samples.jsonl"
 PICTURES_FOLDER = "pictures"
-LEFT_OUT = "left out of the official mean"
-"""What the notes of a sample say that the official scorer does not count."""
 _LOSSLESS = 256  # pixels a side: so small a picture keeps every one of them
 _WIDTH = {"picture": 960, "video": 256}  # pixels at most; of a page the words must be legible
 _QUALITY = {"picture": 75, "video": 60}
@@ -64,7 +62,7 @@ class Record:
     @property
     def score(self) -> float:
         """The one that counts, in the unit of the benchmark's scorer; nan if it is left out."""
-        return math.nan if LEFT_OUT in self.notes else next(iter(self.scores.values()), math.nan)
+        return next(iter(self.scores.values()), math.nan)
 
     def sample(self) -> Sample:
         """As it was scored, without the pictures."""

@@ -11,15 +11,15 @@ from tests.scripted import sample
 from vldac.evaluate.aggregates import LAYOUTS
 from vldac.evaluate.bootstrap import NOTHING, mean
 from vldac.evaluate.results import as_json, estimates, from_json, load, summarise, write_json
-from vldac.evaluate.samples import LEFT_OUT, SampleLog
+from vldac.evaluate.samples import SampleLog
 from vldac.generate.request import Reply
 from vldac.metrics import RunFileError
 
 
 def records(folder, rows, reply=None):
     with SampleLog(folder) as log:
-        for number, (task, score, *notes) in enumerate(rows):
-            log.add(sample(f"{task}/{number}", task, score, notes=notes[0] if notes else ""), reply=reply)
+        for number, (task, score) in enumerate(rows):
+            log.add(sample(f"{task}/{number}", task, score), reply=reply)
         return log.records
 
 
@@ -40,7 +40,7 @@ def test_episodes_are_pooled_by_environment(tmp_path):
 
 
 def test_ours_is_given_only_where_the_official_code_agrees(tmp_path):
-    rows = records(tmp_path, [("webqa", 100.0), ("webqa", 0.0, LEFT_OUT)])
+    rows = records(tmp_path, [("webqa", 100.0), ("webqa", math.nan)])
     facts = {"model": {"name": "m"}, "configuration": {}}
     for official in ({"overall": 100.0}, {"overall (partial)": 100.0}, {}):
         found = summarise("visualwebbench", rows, official, **facts)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.scripted import ScriptedBenchmark, sample
 from vldac.evaluate.benchmark import Sample
-from vldac.evaluate.samples import LEFT_OUT, SampleLog, digest, read_samples
+from vldac.evaluate.samples import SampleLog, digest, read_samples
 from vldac.generate.request import Message, Reply, Video
 from vldac.metrics import RunFileError
 
@@ -112,9 +112,8 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
 
 def test_what_the_official_scorer_leaves_out_has_no_score(tmp_path):
     with SampleLog(tmp_path) as log:
-        assert math.isnan(log.add(sample("0", "a", 0.0, notes=f"cut; {LEFT_OUT}, as there is no sentence")).score)
         assert math.isnan(log.add(sample("1", "a", math.nan)).score)
-    assert json.loads((tmp_path / "samples.jsonl").read_text().splitlines()[1])["scores"] == {"official": None}
+    assert json.loads((tmp_path / "samples.jsonl").read_text())["scores"] == {"official": None}
     assert math.isnan(read_samples(tmp_path)["1"].score)
 
 
