@@ -92,7 +92,7 @@ def show_results(console: Console, results: Mapping[str, Any], path: str | Path)
         table.add_row(*map(Text, row), style="bold" if name == OVERALL else "")
     console.print(table, highlight=False)
     if results["published"]:
-        console.print(_published(results), highlight=False)
+        _show_published(console, results)
     for sentence in page.warnings(results):
         console.print(Text(f"! {sentence}", style="yellow"), soft_wrap=True, highlight=False)
     console.print(Text(f"Report: {path}"), soft_wrap=True, highlight=False)
@@ -121,16 +121,20 @@ def show_comparison(console: Console, comparison: Mapping[str, Any], path: str |
     console.print(Text(f"Report: {path}"), soft_wrap=True, highlight=False)
 
 
-def _published(results: Mapping[str, Any]) -> Table:
-    title = "Published by others: other harnesses measure other things, read each with its caveat"
-    table = Table(title=title, title_justify="left", title_style="dim", show_lines=True)
-    table.add_column("model", ratio=2)
-    table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("source and caveat", ratio=5, style="dim")
+def _show_published(console: Console, results: Mapping[str, Any]) -> None:
+    table = Table(title="Published by others: read each with its note", title_justify="left", title_style="dim")
+    table.add_column("model")
+    table.add_column("score")
+    table.add_column("source", style="dim")
+    table.add_column("note", justify="right")
+    caveats = list(dict.fromkeys(one["caveat"] for one in results["published"]))
     for one in results["published"]:
         figures = []
         for name, value in one["scores"].items():
             spread = one["standard_errors"].get(name)
             figures.append(f"{name} {value:.2f}" + ("" if spread is None else f" ± {spread:.2f}"))
-        table.add_row(Text(one["model"]), Text("\n".join(figures)), Text(f"{one['source']}. {one['caveat']}"))
-    return table
+        note = f"[{caveats.index(one['caveat']) + 1}]"
+        table.add_row(*map(Text, (one["model"], ", ".join(figures), one["source"], note)))
+    console.print(table, highlight=False)
+    for number, caveat in enumerate(caveats, start=1):
+        console.print(Text(f"[{number}] {caveat}", style="dim"), soft_wrap=True, highlight=False)

@@ -199,7 +199,9 @@ def _published_table(evaluated: Evaluated) -> list[dict[str, Any]]:
         return []
     names = [name for name in results["scores"] if any(name in one["scores"] for one in results["published"])]
     names += [OVERALL] if OVERALL not in names else []
-    names = [OVERALL, *(name for name in names if name != OVERALL)]
+    # Those that most have published come first: the table is wider than the page.
+    count = {name: sum(name in one["scores"] for one in results["published"]) for name in names}
+    names = sorted(names, key=lambda name: (name != OVERALL, -count[name]))
     rows = []
     for one in results["published"]:
         cells = [one["model"]]
@@ -219,8 +221,19 @@ def _published_table(evaluated: Evaluated) -> list[dict[str, Any]]:
             "columns": ["Model", *names],
             "rows": [{"cells": ours, "strong": True}, *rows],
             "notes": ["Other harnesses measure other things: read each number with its caveat."],
-            "caveats": [(one["model"], one["source"], one["caveat"]) for one in results["published"]],
+            "caveats": _by_caveat(results["published"]),
         }
+    ]
+
+
+def _by_caveat(published: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """(models, sources, caveat) for each caveat, which several may share."""
+    shared: dict[str, list[Mapping[str, Any]]] = {}
+    for one in published:
+        shared.setdefault(one["caveat"], []).append(one)
+    return [
+        ("; ".join(one["model"] for one in ones), "; ".join(dict.fromkeys(one["source"] for one in ones)), caveat)
+        for caveat, ones in shared.items()
     ]
 
 
@@ -248,7 +261,7 @@ def _comparison_table(comparison: Mapping[str, Any]) -> dict[str, Any]:
     notes = [
         "In brackets: 95 % intervals of the difference on the same items. Better and worse: items that B is "
         "worth more and less on. McNemar's exact test where scores are right or wrong; after Holm: with all "
-        "tasks at once.",
+        "tasks at once. Where the interval and the test disagree few items changed, and the test is the stricter.",
         *comparison["notes"],
     ]
     return {"title": "Differences", "columns": columns, "rows": rows, "notes": notes, "caveats": []}
@@ -341,6 +354,20 @@ def _cut(text: str, limit: int) -> str:
     return visible(text)
 
 
+def _videos(items: list[dict[str, Any]]) -> list[list[str]]:
+    """Every list of frames once; in the items its number takes its place, as many questions may share a video."""
+    numbers: dict[tuple[str, ...], int] = {}
+    for item in items:
+        for turn in item["turns"]:
+            turn["parts"] = [
+                part | {"video": numbers.setdefault(tuple(part["video"]), len(numbers))}
+                if isinstance(part, dict) and "video" in part
+                else part
+                for part in turn["parts"]
+            ]
+    return [list(names) for names in numbers]
+
+
 def _pictures(page: Path, folder: Path, records: Iterable[Record]) -> tuple[dict[str, str] | None, str]:
     """File name -> what an <img> takes, and a sentence on where pictures are; None: from `pictures/`."""
     names: dict[str, int] = {}
@@ -391,7 +418,10 @@ def _write(
     environment.filters |= {"prose": prose, "visible": visible}
     script, css = (_source(environment, name) for name in ("browser.js", "results.css"))
     pictures, note = _pictures(path, folder, records)
-    data = json.dumps({"items": items, "pictures": pictures, "outcomes": list(outcomes)}, ensure_ascii=True)
+    data = json.dumps(
+        {"items": items, "videos": _videos(items), "pictures": pictures, "outcomes": list(outcomes)},
+        ensure_ascii=True,
+    )
     page = environment.get_template("results.html").render(
         **content,
         browse_note=note,

@@ -16,6 +16,7 @@ import io
 import json
 import math
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +104,7 @@ class SampleLog:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.path = self.folder / SAMPLES_FILE
+        self._films: weakref.WeakKeyDictionary[Video, list[str]] = weakref.WeakKeyDictionary()
         try:
             self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115  (closed by `close`)
         except OSError as error:
@@ -179,7 +181,9 @@ class SampleLog:
 
     def _part(self, part: Any) -> Any:
         if isinstance(part, Video):
-            return {"video": [self._picture(frame, "video") for frame in part.frames], "fps": part.fps}
+            if part not in self._films:  # several questions may be about one: it is looked at once
+                self._films[part] = [self._picture(frame, "video") for frame in part.frames]
+            return {"video": self._films[part], "fps": part.fps}
         return {"picture": self._picture(part, "picture")} if isinstance(part, np.ndarray) else part
 
     def _picture(self, pixels: UInt8[np.ndarray, "h w 3"], kind: str) -> str:

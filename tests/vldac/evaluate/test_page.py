@@ -107,7 +107,8 @@ def test_few_pictures_are_in_the_page_and_many_beside_it(tmp_path, monkeypatch):
     evaluated = folder_of(tmp_path / "a", [asked("q", 1.0, parts=(film, "Which?"))])
     other = folder_of(tmp_path / "b", [asked("q", 0.0)])
     _, data = read(write_results_page(evaluated))
-    names = data["items"][0]["turns"][0]["parts"][0]["video"]
+    assert data["items"][0]["turns"][0]["parts"] == [{"video": 0, "fps": 0.0}, "Which?"]
+    (names,) = data["videos"]
     assert len(names) == 3 and all(data["pictures"][name].startswith("data:image/webp;base64,") for name in names)
     monkeypatch.setattr(page, "_INSIDE", 10)
     _, data = read(write_results_page(evaluated))

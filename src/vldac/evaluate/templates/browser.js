@@ -1,6 +1,6 @@
 "use strict";
 // Shows one sample at a time, of those that the filters leave. Everything is set as text: it may hold anything.
-const { items, pictures, outcomes } = JSON.parse(document.getElementById("data").textContent);
+const { items, videos, pictures, outcomes } = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
 const [list, detail, task, outcome, search, count] = ["list", "detail", "task", "outcome", "search", "count"].map(at);
 const make = (tag, name = "", text = "") => {
@@ -53,7 +53,7 @@ const turnOf = (turn) => {
     else if (part.picture) block.append(picture(part.picture));
     else {
       const frames = make("div", "frames");
-      part.video.forEach((name, i) => {
+      videos[part.video].forEach((name, i) => {
         const figure = make("figure");
         const place = part.fps ? ` · ${(i / part.fps).toFixed(1)} s` : "";
         figure.append(picture(name), make("figcaption", "", `frame ${i + 1}${place}`));
@@ -111,7 +111,8 @@ const filter = () => {
   });
   list.replaceChildren(...shown.map((i, place) => {
     const row = make("li", style(items[i].outcome));
-    row.append(make("b", "", items[i].id), make("span", "", items[i].answers.map((answer) => answer.text.slice(0, 80) || "nothing").join(" | ")));
+    const { id, task: kind } = items[i];
+    row.append(make("b", "", id.includes(kind) ? id : `${id} · ${kind}`), make("span", "", items[i].answers.map((answer) => answer.text.slice(0, 80) || "nothing").join(" | ")));
     row.addEventListener("click", () => go(place - current));
     return row;
   }));
