@@ -46,10 +46,13 @@ from vldac.evaluate.page import PAGE_FILE, write_results_page
 from vldac.evaluate.results import CONFIG_FILE, RESULTS_FILE
 from vldac.evaluate.samples import SAMPLES_FILE, Record, SampleLog
 from vldac.generate.request import Answerer
-from vldac.metrics import read_json
+from vldac.metrics import RunFileError, read_json
+from vldac.report import write_report
+from vldac.report.benchmarks import save_benchmark
 
 PROGRAM = "python -m experiments.evaluate"
 GROUPS = 4  # questions read at a time, in units of lanes
+RUN = "run"
 _FREE = ("lanes", "max_length", "balrog.processes", "folder", "name")  # may change when an evaluation goes on
 
 
@@ -109,6 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}; what was answered is saved, and the same command goes on", file=sys.stderr)
         return 1
     show_results(console, found, command.target / PAGE_FILE)
+    if evaluation.model["kind"] == RUN:
+        try:
+            save_benchmark(command.model, command.target, found)
+            write_report(command.model)
+        except (RunFileError, ValueError) as error:  # the evaluation is done and saved all the same
+            console.print(Text(f"! the run's report does not link to it: {error}", style="yellow"), soft_wrap=True)
     return 0
 
 
@@ -194,7 +203,7 @@ def model_facts(model: str) -> dict[str, Any]:
         steps = [path.name for path in (Path(model) / CHECKPOINT_FOLDER).iterdir() if path.name.isdigit()]
         return {
             "name": Path(model).resolve().name,
-            "kind": "run",
+            "kind": RUN,
             "path": str(Path(model).resolve()),
             "checkpoint": max(map(int, steps), default=None),
         }

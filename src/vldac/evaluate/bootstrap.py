@@ -129,6 +129,41 @@ def paired_difference(
     return _combined(strata, weights, (-1.0, 1.0), (-1.0, 1.0), confidence, draws, seed)
 
 
+def clustered_standard_error(
+    scores: Mapping[str, Float[np.ndarray, " n"]],
+    groups: Mapping[str, Sequence[str]],
+    weights: Mapping[str, float],
+) -> float:
+    """The standard error of a weighted sum of tasks' means where items come in groups, such as those on one video.
+
+    Larger than that of `combined` where a group's items tend to be right or wrong together. The weighted
+    deviations of a group's items, across tasks, are added up; the groups are what is independent.
+
+    Args:
+      scores: of each task that has a weight, float[n], nan being left out. For two models the differences on
+        the items that both count.
+      groups: of each task the n names of the items' groups.
+      weights: of each task.
+
+    Returns:
+      nan for fewer than two groups.
+
+    Source: the linearised estimator of cluster sampling, with C / (C - 1); for evaluations of language models
+    Miller, "Adding Error Bars to Evals", arXiv 2411.00640.
+    """
+    sums: dict[str, float] = {}
+    for task, weight in weights.items():
+        x = np.asarray(scores[task], dtype=np.float64)
+        here = ~np.isnan(x)
+        deviations = weight * (x - np.nanmean(x)) / here.sum()
+        for deviation, group, counts in zip(deviations, groups[task], here, strict=True):
+            if counts:
+                sums[group] = sums.get(group, 0.0) + float(deviation)
+    if len(sums) < 2:
+        return math.nan
+    return math.sqrt(len(sums) / (len(sums) - 1) * sum(total**2 for total in sums.values()))
+
+
 def mcnemar(better: int, worse: int) -> float:
     """The exact p-value of McNemar's test: how likely changes fall so unevenly, or more, if both are as likely.
 

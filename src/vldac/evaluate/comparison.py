@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vldac.evaluate.aggregates import LAYOUTS
+from vldac.evaluate.aggregates import LAYOUTS, OVERALL
 from vldac.evaluate.bootstrap import DRAWS, SEED, mcnemar, paired_difference
-from vldac.evaluate.results import Evaluated, as_json, by_stratum, from_json
+from vldac.evaluate.results import Evaluated, as_json, by_stratum, clustered_note, from_json
 
 _NAMED = 3  # items that an error names
 _NO_SETTING = ("folder", "name", "model", "lanes", "max_length", "balrog.processes")
@@ -78,6 +78,12 @@ def compare(a: Evaluated, b: Evaluated) -> dict[str, Any]:
             "b": 100 * sum(weight * float(np.nanmean(y[task])) for task, weight in weights.items()),
             "difference": as_json(paired_difference(x, y, weights).scaled(100.0)),
         }
+    notes = []
+    if weights := layout.aggregates(counted).get(OVERALL):
+        differences = {task: y[task] - x[task] for task in weights}
+        alone = paired_difference(x, y, weights, draws=1).standard_error
+        first = [a.records[name] for name in ids]
+        notes.append(clustered_note(first, layout, differences, weights, alone, "overall difference"))
     tested = [task for task, figures in scores.items() if "p" in figures]
     for task, p in zip(tested, holm([scores[task]["p"] for task in tested]), strict=True):
         scores[task]["p_holm"] = p
@@ -99,7 +105,7 @@ def compare(a: Evaluated, b: Evaluated) -> dict[str, Any]:
             if not _same(a.records[name].score, b.records[name].score)
         ],
         "settings": settings,
-        "notes": _notes(a, b, scores, settings),
+        "notes": [*_notes(a, b, scores, settings), *filter(None, notes)],
         "statistics": f"95 % intervals of paired differences; stratified bootstrap of {DRAWS} draws, seed {SEED}",
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from vldac.evaluate import published
 from vldac.evaluate.aggregates import LAYOUTS, OVERALL, Layout
-from vldac.evaluate.bootstrap import DRAWS, SEED, Estimate, combined, mean
+from vldac.evaluate.bootstrap import DRAWS, SEED, Estimate, clustered_standard_error, combined, mean
 from vldac.evaluate.samples import Record, read_samples
 from vldac.metrics import RunFileError, read_json, write_atomically
 
@@ -107,6 +107,8 @@ def summarise(
             f"project combines them {figures[OVERALL].estimate:.6f}."
         )
         del figures[OVERALL]
+    if shared := shared_pictures(records.values(), layout):
+        notes.append(shared)
     cut = sum(record.reply.get("finish_reason") == "length" for record in records.values())
     if cut:
         notes.append(
@@ -142,6 +144,49 @@ def summarise(
         "versions": dict(versions or {}),
         "seconds": seconds,
     }
+
+
+def shared_pictures(records: Iterable[Record], layout: Layout) -> str:
+    """A sentence on what it means that items share pictures; "" where none do, or no overall score is made."""
+    records = list(records)
+    scores = by_stratum(records, layout)
+    counted = [task for task, of_task in scores.items() if not np.isnan(of_task).all()]
+    weights = layout.aggregates(counted).get(OVERALL)
+    if weights is None:
+        return ""
+    alone = combined(scores, weights, draws=1).standard_error
+    return clustered_note(records, layout, scores, weights, alone, "overall score")
+
+
+def clustered_note(
+    records: Sequence[Record],
+    layout: Layout,
+    scores: Mapping[str, Float[np.ndarray, " n"]],
+    weights: Mapping[str, float],
+    alone: float,
+    figure: str,
+) -> str:
+    """The standard error of a weighted sum of `scores` with what items are about as the unit, in a sentence.
+
+    Args:
+      records: whose scores they are, or the first of the two models' that they are differences of.
+      layout: of the benchmark.
+      scores, weights: of each task.
+      alone: its standard error with each item as the unit.
+      figure: what it is, in words.
+    """
+    groups: dict[str, list[str]] = {}
+    for record in records:
+        groups.setdefault(layout.stratum(record.task), []).append(record.seen)
+    number = len({record.seen for record in records})
+    together = clustered_standard_error(scores, groups, weights) if number < len(records) else math.nan
+    if math.isnan(together) or math.isnan(alone):
+        return ""
+    return (
+        f"{len(records)} {layout.item_name}s are about {number} videos or pictures. With these as the independent "
+        f"unit the standard error of the {figure} is {100 * together:.2f}; the table takes each {layout.item_name} "
+        f"as independent, which gives {100 * alone:.2f}."
+    )
 
 
 def as_json(estimate: Estimate) -> dict[str, Any]:

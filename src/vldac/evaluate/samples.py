@@ -65,6 +65,13 @@ class Record:
         """The one that counts, in the unit of the benchmark's scorer; nan if it is left out."""
         return next(iter(self.scores.values()), math.nan)
 
+    @property
+    def seen(self) -> str:
+        """What it is about: the same for all items on the same pictures, its own id where there are none."""
+        parts = (part for turn in self.messages for part in turn["parts"] if isinstance(part, dict))
+        names = [name for part in parts for name in (part["video"] if "video" in part else [part["picture"]])]
+        return " ".join(names) or self.id
+
     def sample(self) -> Sample:
         """As it was scored, without the pictures."""
         messages = tuple(

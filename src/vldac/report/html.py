@@ -25,6 +25,7 @@ from markupsafe import Markup, escape
 from vldac.evaluate.statistics import Interval
 from vldac.metrics import RunFileError, read_json, read_metrics, read_summary, write_atomically
 from vldac.report import success
+from vldac.report.benchmarks import load_benchmarks
 from vldac.report.curves import charts, x_axis
 from vldac.report.episodes import Episode, load_episodes
 from vldac.report.filmstrip import data_uris
@@ -74,6 +75,7 @@ def _render(run_dir: Path) -> str:
     summary = _try(lambda: read_summary(run_dir), {}, problems)
     metrics = _try(lambda: read_metrics(run_dir), [], problems)
     worlds = _try(lambda: success.results(summary), [], problems, f"cannot read {run_dir / 'summary.json'}: ")
+    benchmarks = _try(lambda: load_benchmarks(run_dir), [], problems)
     episodes = load_episodes(run_dir, on_error=lambda error: problems.append(str(error)))
 
     trained = worlds[0].world if worlds else _find(config, "world", str) or _first_world(episodes)
@@ -121,6 +123,7 @@ def _render(run_dir: Path) -> str:
         last=metrics[-1] if metrics else {},
         iterations=len(metrics),
         films=_films(episodes),
+        benchmarks=benchmarks,
         time=_time(_mapping(summary.get("seconds"))),
         config=list(_flatten(config)),
         versions=_mapping(summary.get("versions")),

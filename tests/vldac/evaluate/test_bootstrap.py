@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vldac.evaluate.bootstrap import NOTHING, combined, mcnemar, mean, paired_difference
+from vldac.evaluate.bootstrap import NOTHING, clustered_standard_error, combined, mcnemar, mean, paired_difference
 from vldac.evaluate.statistics import wilson
 
 scores = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]), min_size=2, max_size=12).map(np.array)
@@ -115,6 +115,27 @@ def test_pairing_takes_out_what_both_have_in_common(x, random):
     assert got.standard_error == pytest.approx(stats.sem(y - x), abs=1e-12)
     back = paired_difference({"a": y}, {"a": x}, {"a": 1.0}, draws=200)
     assert back.estimate == pytest.approx(-got.estimate, abs=1e-12)
+
+
+def test_items_of_one_video_are_no_independent_evidence():
+    rng = np.random.default_rng(0)
+    scores = {"a": rng.random(30), "b": rng.random(20)}
+    weights = {"a": 0.7, "b": 0.3}
+    alone = {task: [f"{task}{i}" for i in range(x.size)] for task, x in scores.items()}
+    # Each in a group of its own: the textbook's, but for n - 1 being taken once and not a task.
+    got = clustered_standard_error(scores, alone, weights)
+    plug_in = sum((weights[task] * x.std()) ** 2 / x.size for task, x in scores.items())
+    assert got == pytest.approx(math.sqrt(plug_in * 50 / 49))
+    # Every item four times over is no news: the error of the groups stays that of the items alone.
+    fourfold = {task: np.repeat(x, 4) for task, x in scores.items()}
+    groups = {task: [name for name in names for _ in range(4)] for task, names in alone.items()}
+    assert clustered_standard_error(fourfold, groups, weights) == pytest.approx(got)
+    assert combined(fourfold, weights, draws=10).standard_error < 0.6 * got
+    # A group across tasks, and one that is left out.
+    x = {"a": np.array([0.0, 1.0, math.nan]), "b": np.array([0.0, 1.0])}
+    across = {"a": ["u", "v", "w"], "b": ["u", "v"]}
+    assert clustered_standard_error(x, across, {"a": 0.5, "b": 0.5}) == pytest.approx(math.sqrt(2 * 2 * 0.25**2))
+    assert math.isnan(clustered_standard_error(x, {"a": ["u"] * 3, "b": ["u"] * 2}, {"a": 0.5, "b": 0.5}))
 
 
 def test_the_published_gain_on_route_planning_is_no_evidence():

@@ -13,6 +13,7 @@ from vldac.evaluate.benchmark import Sample
 from vldac.evaluate.comparison import DifferentItems, compare, holm, verdict
 from vldac.evaluate.results import load, summarise, write_json
 from vldac.evaluate.samples import SampleLog
+from vldac.generate.request import Message
 
 
 def evaluated(folder, rows, benchmark="vsi_bench", name="m", configuration=None, **facts):
@@ -119,3 +120,18 @@ def test_holm_against_the_obvious_version():
 
     assert holm(p) == pytest.approx([slow(i) for i in range(len(p))])
     assert holm([]) == []
+
+
+def test_a_difference_on_few_films_is_said_to_be_that(tmp_path):
+    def rows(gained):
+        rng = np.random.default_rng(0)
+        for film in range(8):
+            prompt = (Message("user", (rng.integers(0, 256, (8, 8, 3), np.uint8), "?")),)
+            for number in range(3):  # whoever knows a film knows all of it
+                score = float(film % 2 or film in gained)
+                yield Sample(f"{film}/{number}", "route_planning", prompt, "A", "A", "A", {"x": score})
+
+    a, b = evaluated(tmp_path / "a", list(rows(()))), evaluated(tmp_path / "b", list(rows((0, 2))))
+    (said,) = [note for note in compare(a, b)["notes"] if "24 questions are about 8 videos or pictures" in note]
+    gains = np.array([1, 0, 1, 0, 0, 0, 0, 0])
+    assert f"is {100 * stats.sem(gains):.2f};" in said and f"gives {100 * stats.sem(gains.repeat(3)):.2f}." in said

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 
 from tests.scripted import sample
 from vldac.evaluate.aggregates import LAYOUTS
+from vldac.evaluate.benchmark import Sample
 from vldac.evaluate.bootstrap import NOTHING, mean
-from vldac.evaluate.results import as_json, estimates, from_json, load, summarise, write_json
+from vldac.evaluate.results import as_json, estimates, from_json, load, shared_pictures, summarise, write_json
 from vldac.evaluate.samples import SampleLog
-from vldac.generate.request import Reply
+from vldac.generate.request import Message, Reply, Video
 from vldac.metrics import RunFileError
 
 
@@ -91,3 +93,21 @@ def test_results_are_read_from_a_folder_or_the_file(tmp_path):
         load(tmp_path)
     with pytest.raises(RunFileError, match="there are no results"):
         load(tmp_path / "nowhere")
+
+
+def test_questions_on_one_film_are_said_to_be_no_independent_evidence(tmp_path, tmp_path_factory):
+    rng = np.random.default_rng(0)
+    with SampleLog(tmp_path) as log:
+        for film in range(10):
+            video = Video(rng.integers(0, 256, (2, 8, 8, 3), np.uint8))
+            for number in range(4):  # right or wrong together
+                prompt = (Message("user", (video, "?")),)
+                name = f"{film}/{number}"
+                log.add(Sample(name, "route_planning", prompt, "A", "A", "A", {"official": float(film % 2)}))
+        said = shared_pictures(log.records.values(), LAYOUTS["vsi_bench"])
+    assert "40 questions are about 10 videos or pictures" in said
+    assert f"is {100 * math.sqrt(0.25 / 9):.2f};" in said, "ten films, half of them right"
+    assert (
+        shared_pictures(records(tmp_path_factory.mktemp("b"), [("webqa", 1.0)] * 3).values(), LAYOUTS["pages"])
+        == ""
+    )
