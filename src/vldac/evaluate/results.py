@@ -184,7 +184,7 @@ def clustered_note(
         return ""
     return (
         f"{len(records)} {layout.item_name}s are about {number} videos or pictures. With these as the independent "
-        f"unit the standard error of the {figure} is {100 * together:.2f}; the table takes each {layout.item_name} "
+        f"unit the {figure} has a standard error of {100 * together:.2f}; the table takes each {layout.item_name} "
         f"as independent, which gives {100 * alone:.2f}."
     )
 

@@ -106,7 +106,7 @@ def test_questions_on_one_film_are_said_to_be_no_independent_evidence(tmp_path, 
                 log.add(Sample(name, "route_planning", prompt, "A", "A", "A", {"official": float(film % 2)}))
         said = shared_pictures(log.records.values(), LAYOUTS["vsi_bench"])
     assert "40 questions are about 10 videos or pictures" in said
-    assert f"is {100 * math.sqrt(0.25 / 9):.2f};" in said, "ten films, half of them right"
+    assert f"error of {100 * math.sqrt(0.25 / 9):.2f};" in said, "ten films, half of them right"
     assert (
         shared_pictures(records(tmp_path_factory.mktemp("b"), [("webqa", 1.0)] * 3).values(), LAYOUTS["pages"])
         == ""
