@@ -215,3 +215,23 @@ def test_every_setting_of_another_benchmark_is_refused():
             benchmarks.check(options)
     with pytest.raises(ValueError, match="data is not given; accepted: the folder of visualwebbench's files"):
         benchmarks.check(Options("visualwebbench"))
+
+
+@pytest.mark.parametrize("benchmark", ["vsi_bench", "visualwebbench"])
+def test_files_that_are_not_there_are_one_line(monkeypatch, tmp_path, capsys, benchmark):
+    monkeypatch.setitem(sys.modules, "experiments.models", types.SimpleNamespace(NANO="nano", is_run=bool))
+    target = tmp_path / "results"
+    command = ["--model", "nano", "--benchmark", benchmark, "--data", str(tmp_path / "x"), "--folder", str(target)]
+    assert evaluate.main(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and str(tmp_path / "x") in error
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(("benchmark", "tasks"), [("spatial", 10), ("pages", 7)])
+def test_what_is_rendered_opens_with_its_options(benchmark, tasks):
+    pytest.importorskip(f"vldac.evaluate.{benchmark}")
+    assert len(benchmarks.open_benchmark(Options(benchmark, limit=1, seed=3))) == tasks
+    assert len(benchmarks.open_benchmark(Options(benchmark))) == tasks * benchmarks.PER_TASK
+    with pytest.raises(ValueError, match="tasks is chess; accepted"):
+        benchmarks.open_benchmark(Options(benchmark, tasks=("chess",)))
