@@ -200,16 +200,25 @@ def model_facts(model: str) -> dict[str, Any]:
     if model == NANO:
         return {"name": NANO, "kind": "freshly drawn, has learnt nothing"}
     if is_run(model):
-        steps = [path.name for path in (Path(model) / CHECKPOINT_FOLDER).iterdir() if path.name.isdigit()]
+        steps = {
+            int(path.name): path for path in (Path(model) / CHECKPOINT_FOLDER).iterdir() if path.name.isdigit()
+        }
+        newest = max(steps, default=None)
         return {
             "name": Path(model).resolve().name,
             "kind": RUN,
             "path": str(Path(model).resolve()),
-            "checkpoint": max(map(int, steps), default=None),
+            "checkpoint": newest,
+            "saved": _when(steps[newest].stat()) if steps else None,
         }
     folder = find_checkpoint(model).resolve()
-    weights = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    files = [(path.name, path.stat()) for path in sorted(folder.glob("*.safetensors"))]
+    weights = {name: f"{stat.st_size} bytes of {_when(stat)}" for name, stat in files}
     return {"name": Path(model).name, "kind": "checkpoint", "path": str(folder), "weights": weights}
+
+
+def _when(stat: os.stat_result) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(stat.st_mtime))
 
 
 def check_folder(folder: Path, configuration: dict[str, Any], model: dict[str, Any]) -> int:
@@ -318,6 +327,11 @@ def _play(evaluation: Evaluation, log: SampleLog, on_answer: Callable[[Record], 
         failed, notes = playing.play(command, evaluation.answerer, log, on_answer)
     except KeyboardInterrupt:
         partial.append(_stopped(evaluation, log))
+    except ValueError as error:
+        raise BenchmarkError(str(error)) from error
+    # Sessions before this one have said what they deviated in.
+    told = read_json(command.target / RESULTS_FILE).get("benchmark_notes", [])
+    notes = list(dict.fromkeys([*told, *notes]))
     partial += [f"Episode {name} was lost and is not counted: {reason}" for name, reason in failed.items()]
     return playing.summary(log.records), partial, playing.plan(command)[1], notes
 

@@ -51,16 +51,13 @@ def planned_episodes(options: Options) -> int:
 
 
 def play(
-    options: Options, answerer: Answerer, log: SampleLog, on_episode: Callable[[Record], None]
+    options: Options, answerer: Answerer | None, log: SampleLog, on_episode: Callable[[Record], None]
 ) -> tuple[dict[str, str], list[str]]:
     """Plays and saves what is not saved yet.
 
-    A task of which an episode is missing is played from its first episode on: the same seeds play the same games
-    again, and what is saved stays as it is.
-
     Args:
       options: of the evaluation.
-      answerer: the model.
+      answerer: the model; None where all is saved.
       log: where episodes go.
       on_episode: called with each that is saved, those from before first.
 
@@ -76,23 +73,18 @@ def play(
     given = options.balrog
     for record in log.records.values():
         on_episode(record)
-    left = {
-        environment: [task for task, ids in tasks.items() if any(name not in log.records for name in ids)]
-        for environment, tasks in _ids(options).items()
-    }
-    left = {environment: tasks for environment, tasks in left.items() if tasks}
-    if not left:
+    before = set(log.records)
+    wanted = _ids(options)
+    if all(name in before for tasks in wanted.values() for ids in tasks.values() for name in ids):
         return {}, []
 
     def save(episode: Any) -> None:
-        sample = episode.sample()
-        if sample.id not in log.records:
-            on_episode(log.add(sample))
+        on_episode(log.add(episode.sample()))
 
     played = balrog.run(
         answerer,
-        environments=tuple(left),
-        tasks=left,
+        environments=tuple(wanted),
+        tasks={environment: list(tasks) for environment, tasks in wanted.items()},
         episodes=given.episodes,
         agent=given.agent,
         seed=options.seed,
@@ -105,10 +97,12 @@ def play(
         max_steps=given.max_steps,
         textworld_games=given.textworld_games,
         boxoban_dir=given.boxoban_dir,
+        skip=before,
         on_episode=save,
     )
-    failed = {name: reason for name, reason in played.failed.items() if name not in log.records}
-    return failed, list(played.notes)
+    # What it says of the average is of what was played just now.
+    notes = [note for note in played.notes if not (before and note.startswith("the average is over"))]
+    return dict(played.failed), notes
 
 
 def summary(records: dict[str, Record]) -> dict[str, float]:
