@@ -67,6 +67,8 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._bar is not None:
             self._bar.start()
+        else:
+            self._line("asking")
         return self
 
     def __exit__(self, *exception: object) -> None:
