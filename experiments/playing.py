@@ -100,9 +100,9 @@ def play(
         skip=before,
         on_episode=save,
     )
-    # What it says of the average is of what was played just now.
-    notes = [note for note in played.notes if not (before and note.startswith("the average is over"))]
-    return dict(played.failed), notes
+    # What is absent or lost would be of this session alone; it is told of all of them by `evaluate`.
+    absent = ("the average is over", " lacks ", "are not counted")
+    return dict(played.failed), [note for note in played.notes if not any(words in note for words in absent)]
 
 
 def summary(records: dict[str, Record]) -> dict[str, float]:

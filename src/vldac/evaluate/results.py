@@ -181,7 +181,9 @@ def clustered_note(
     for record in records:
         groups.setdefault(layout.stratum(record.task), []).append(record.seen)
     number = len({record.seen for record in records})
-    together = clustered_standard_error(scores, groups, weights) if number < len(records) else math.nan
+    # An episode sees many pictures; that the last ones are alike means nothing.
+    alike = number < len(records) and not layout.by_environment
+    together = clustered_standard_error(scores, groups, weights) if alike else math.nan
     if math.isnan(together) or math.isnan(alone):
         return ""
     return (

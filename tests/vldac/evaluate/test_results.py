@@ -111,3 +111,16 @@ def test_questions_on_one_film_are_said_to_be_no_independent_evidence(tmp_path, 
         shared_pictures(records(tmp_path_factory.mktemp("b"), [("webqa", 1.0)] * 3).values(), LAYOUTS["pages"])
         == ""
     )
+
+
+def test_episodes_that_end_on_the_same_picture_are_not_called_the_same(tmp_path):
+    prompt = (Message("user", (np.zeros((8, 8, 3), np.uint8), "?")),)
+    with SampleLog(tmp_path) as log:
+        for number in range(6):
+            log.add(
+                Sample(f"babyai/{number}", "babyai", prompt, "", None, None, {"progression": float(number % 2)})
+            )
+        assert shared_pictures(log.records.values(), LAYOUTS["balrog"]) == ""
+        assert "about 1 videos" not in str(
+            summarise("balrog", log.records, {}, model={"name": "m"}, configuration={})["notes"]
+        )
