@@ -22,11 +22,13 @@ from jaxtyping import DTypeLike
 from vldac.mesh import batch_ways
 from vldac.models import VLMConfig
 from vldac.models.attention import has_kernel
+from vldac.models.decoder import RESIDUAL
 from vldac.models.lora import trains_vision
 from vldac.policy import LOGITS_BYTES, images_at_once, logits_rows
 from vldac.train import Setup
 
 GIB = 2**30
+RESIDUAL_BYTES = jnp.dtype(RESIDUAL).itemsize
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def estimate(
         # An adapter's product is a result of its own, beside that of the layer that it is added to.
         saved = text.num_hidden_layers * (_dots_bytes(text, width) + _adapted_bytes(params, width)) + per_layer
     else:
-        saved = text.num_hidden_layers * text.hidden_size * width + per_layer
+        saved = text.num_hidden_layers * text.hidden_size * RESIDUAL_BYTES + per_layer
     rows = min(logits_rows(text.vocab_size), part * answer)
     blocks = tower.depth if policy.config.remat == "none" else 1
     update_part = {
@@ -227,19 +229,21 @@ def size_of(tree: Any) -> int:
 
 
 def _layer_bytes(text: Any, dtype: DTypeLike, seen: int) -> int:
-    """Of one token's intermediates in one decoder layer: norms, heads, both gated halves; scores of `seen` slots
-    three times in float32 (before and after the mask, and as weights) and once as factors of a product, unless a
-    kernel never writes them."""
+    """Of one token's intermediates in one decoder layer: the residual twice, norms, heads, both gated halves, and
+    scores of `seen` slots three times in float32 (before and after the mask, and as weights) and once as factors of a
+    product, unless a kernel never writes them."""
     width = jnp.dtype(dtype).itemsize
     heads = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
     scores = 0 if has_kernel(dtype, text.head_dim) else text.num_attention_heads * seen * (3 * 4 + width)
-    return width * (6 * text.hidden_size + 3 * heads + 4 * text.intermediate_size) + scores
+    residual = 2 * RESIDUAL_BYTES * text.hidden_size
+    return residual + width * (4 * text.hidden_size + 3 * heads + 4 * text.intermediate_size) + scores
 
 
 def _dots_bytes(text: Any, width: int) -> int:
     """Of one token's results of products with weights in one decoder layer, and of its input."""
     heads = (2 * text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
-    return width * (3 * text.hidden_size + heads + 2 * text.intermediate_size)
+    residual = RESIDUAL_BYTES * text.hidden_size
+    return residual + width * (2 * text.hidden_size + heads + 2 * text.intermediate_size)
 
 
 def _adapted_bytes(params: Any, width: int) -> int:

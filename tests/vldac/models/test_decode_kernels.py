@@ -117,7 +117,7 @@ def decoder_step(rng, config, rank, adapted, batch, per_lane, dtype, slots=7, sh
     valid[:, 1] = False
     positions = jnp.asarray(rng.integers(0, 40, (batch, 3)), jnp.int32)
     arguments = (
-        normal(batch, config.hidden_size, dtype=dtype),
+        normal(batch, config.hidden_size),  # as what it is added to
         positions,
         cache(batch, slots),
         jnp.asarray(index, jnp.int32),

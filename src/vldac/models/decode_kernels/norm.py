@@ -36,16 +36,16 @@ def add_norm(
     batch, width = x.shape
     adapter = () if lora_B is None else (lora_B,)
     columns = pl.cdiv(width, _COLUMNS)
-    same = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    total, normed = (jax.ShapeDtypeStruct(x.shape, dtype) for dtype in (x.dtype, product.dtype))
     return tuple(
         pl.pallas_call(
             _kernel,
             grid=(pl.cdiv(batch, _LANES), columns),
-            out_shape=[same, same, jax.ShapeDtypeStruct((batch, columns), jnp.float32)],
+            out_shape=[total, normed, jax.ShapeDtypeStruct((batch, columns), jnp.float32)],
             compiler_params=triton.CompilerParams(num_warps=4, num_stages=2),
             interpret=interpret,
             name="decode_add_norm",
-        )(x, product, weight.astype(x.dtype), *adapter)
+        )(x, product, weight, *adapter)
     )
 
 
