@@ -2,7 +2,8 @@
 
 * The jaxtyping annotations of the packages' functions are checked at run time, shapes and dtypes, by beartype.
   Those of flax structs are not: JAX rebuilds a struct with batched, abstract or placeholder leaves.
-* Programs are compiled once a session, by whichever test or subprocess comes first: most of the time goes there.
+* Programs are compiled once a session, by whichever test or subprocess comes first, and hardly optimised: most of
+  the time goes there.
 * hypothesis is derandomised, so that a run on two machines tests the same examples.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))  # for what several folders of tests share: `tests.chores`
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # half the time to compile, on a CPU
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vldac-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
