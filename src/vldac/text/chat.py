@@ -44,7 +44,7 @@ def user_turn(tokenizer: Any, images: int) -> Turn:
       ValueError: the template does not write the three in this order, or it can not be used.
     """
     content = [_text(f"{_STATIC}\n"), *[_IMAGE] * images, _text(_DYNAMIC)]
-    rendered = _render(tokenizer, [{"role": "user", "content": content}], add_generation_prompt=True)
+    rendered = render(tokenizer, [{"role": "user", "content": content}], add_generation_prompt=True)
     before, found, rest = rendered.partition(_STATIC)
     between, found_too, after = rest.partition(_DYNAMIC)
     trims = not between.startswith("\n")
@@ -71,7 +71,7 @@ def end_of_answer(tokenizer: Any) -> int:
     """
     turns = [{"role": "user", "content": [_text(_STATIC)]}, {"role": "assistant", "content": [_text(_ANSWER)]}]
     try:
-        rendered = _render(tokenizer, turns, add_generation_prompt=False)
+        rendered = render(tokenizer, turns, add_generation_prompt=False)
     except ValueError:  # whoever writes a prompt is told
         rendered = ""
     _, _, behind = rendered.partition(_ANSWER)
@@ -95,7 +95,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _render(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+def render(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
     template = None  # the tokenizer's own
     if not tokenizer.chat_template:
         template = CHAT_TEMPLATE

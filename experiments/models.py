@@ -1,0 +1,112 @@
+"""Models to be asked: `--model` of `experiments.serve` and `experiments.evaluate`.
+
+runs/NAME                    what a run has learnt, from its newest whole checkpoint
+FOLDER, Qwen/Qwen2-VL-2B...  a checkpoint as Hugging Face keeps it, or its id on the hub
+nano                         a freshly drawn model, which has learnt nothing: to try things out
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from experiments.build import build, open_model
+from experiments.config import ModelConfig
+from experiments.job import CONFIG_FILE
+from experiments.restore import CHECKPOINT_FOLDER, policy_params
+from experiments.run import read_config
+from vldac.generate.engine import Engine
+from vldac.generate.lanes import Params
+from vldac.mesh import MeshConfig
+from vldac.models import VLMConfig, create
+from vldac.models.weights import load_params
+
+NANO = "nano"
+DTYPES = ("float32", "bfloat16")
+
+
+def load_engine(
+    model: str,
+    *,
+    lanes: int,
+    max_length: int,
+    dtype: str | None = None,
+    max_pixels: int | None = None,
+    min_pixels: int | None = None,
+    seed: int = 0,
+) -> Engine:
+    """Loads a model and makes it ready to answer.
+
+    Args:
+      model: see the module.
+      lanes: answers that are written at once.
+      max_length: tokens of a conversation and its answer together.
+      dtype: what is computed in, "float32" or "bfloat16"; None = as the run did, or float32 on a CPU and bfloat16
+        elsewhere.
+      max_pixels, min_pixels: an image is scaled so that its area lies between them; None = as the model's own
+        files say.
+      seed: of the weights of "nano".
+
+    Raises:
+      ValueError: there is no such model, it can not be used, or an option that it does not have.
+      RunFileError: a run whose checkpoints can not be read.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; accepted: {', '.join(DTYPES)}")
+    graphdef, params, tokenizer, config, computes_in = _open(model, dtype, seed)
+    config = _with_pixels(config, max_pixels, min_pixels)
+    seeing = nnx.merge(graphdef, *params)
+    seeing.config = config
+    graphdef = nnx.graphdef(seeing)
+    return Engine(graphdef, params, tokenizer, config, lanes=lanes, max_length=max_length, dtype=computes_in)
+
+
+def is_run(model: str) -> bool:
+    """Whether this is a run's folder."""
+    return (Path(model) / CHECKPOINT_FOLDER).is_dir() and (Path(model) / CONFIG_FILE).is_file()
+
+
+def _open(model: str, dtype: str | None, seed: int) -> tuple[nnx.GraphDef, Params, Any, VLMConfig, jnp.dtype]:
+    if is_run(model):
+        return _open_run(Path(model), dtype)
+    computes_in = jnp.dtype(dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
+    folder, tokenizer, config = open_model(ModelConfig(path="" if model == NANO else model))
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: create(config, rngs=nnx.Rngs(0), dtype=computes_in)))
+    if folder is not None:
+        params = load_params(folder, config, param_dtype=computes_in)
+    else:
+        params = jax.jit(lambda key: nnx.state(create(config, rngs=nnx.Rngs(key))))(jax.random.key(seed))
+    return graphdef, (params,), tokenizer, config, computes_in
+
+
+def _open_run(folder: Path, dtype: str | None) -> tuple[nnx.GraphDef, Params, Any, VLMConfig, jnp.dtype]:
+    """A run's policy as a model: the weights, and the adapter if it trained one."""
+    run = read_config(folder / CONFIG_FILE)
+    run = dataclasses.replace(run, mesh=MeshConfig())  # its checkpoints fit every mesh
+    parts = build(run)
+    params = policy_params(parts, folder)
+    if dtype is not None and dtype != run.model.dtype:
+        # Only what is computed in: the weights stay as they were trained.
+        parts = build(dataclasses.replace(run, model=dataclasses.replace(run.model, dtype=dtype)))
+    policy = parts.setup.policy
+    adapted = "adapter" in params
+    graphdef = policy.adapted if adapted else policy.model
+    states = (params["model"], params["adapter"]) if adapted else (params["model"],)
+    return graphdef, states, parts.tokenizer, parts.model_config, jnp.dtype(policy.dtype)
+
+
+def _with_pixels(config: VLMConfig, max_pixels: int | None, min_pixels: int | None) -> VLMConfig:
+    """The same model, its images scaled to other areas."""
+    changes = {"max_pixels": max_pixels, "min_pixels": min_pixels}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if not changes:
+        return config
+    if not hasattr(config.image, "max_pixels"):
+        name, value = next(iter(changes.items()))
+        raise ValueError(f"{name} is {value}; accepted: none, as this family scales every image to one size")
+    return dataclasses.replace(config, image=dataclasses.replace(config.image, **changes))
