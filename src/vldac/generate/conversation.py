@@ -150,7 +150,7 @@ class ConversationEncoder:
         """Ids of ordinary text, whatever it spells."""
         ids = encode(self._tokenizer, text)
         if any(self._vocabulary.bytes_of[token] is None for token in ids):
-            # An added token that the tokenizer calls ordinary and that means a picture (Gemma 3): cut its spelling.
+            # The tokenizer calls a token ordinary that means a picture here (Gemma 3): its spelling is cut.
             ids = []
             added = self._tokenizer.added_tokens_decoder
             meaning = [token.content for i, token in added.items() if self._vocabulary.bytes_of[i] is None]

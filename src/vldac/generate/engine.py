@@ -257,14 +257,21 @@ class Engine:
         first = []
         for lane, stream in enumerate(self._streams):
             if stream is None and (stream := self._next()) is not None:
-                self._streams[lane] = stream
-                first.append((lane, self._read(lane, stream)))
+                try:
+                    token = self._read(lane, stream)
+                except Exception as error:
+                    stream._tell(error)
+                    if self._state.token.is_deleted():  # the lanes went with it
+                        raise
+                else:
+                    self._streams[lane] = stream
+                    first.append((lane, token))
         for lane, token in first:  # all have been started before the first is waited for
             self._hand_out(lane, [int(token)])
         for lane, stream in enumerate(self._streams):
             if stream is not None and stream._cancelled:
                 self._end(lane, "stop")
-        # A lane is dropped where its answer has ended here and not on the device: a text of `stop`, a cancellation.
+        # Some answers end here and not on the device: at a text of `stop`, or as they are cancelled.
         dropped = np.array([stream is None for stream in self._streams])
         if dropped.all():
             return
