@@ -31,7 +31,7 @@ from jaxtyping import DTypeLike
 
 from vldac.generate.conversation import ConversationEncoder, Encoded
 from vldac.generate.lanes import Lanes, Params, Programs, Reading, Wish, bucket
-from vldac.generate.request import Reply, Request
+from vldac.generate.request import Message, Reply, Request
 from vldac.generate.sight import Sight
 from vldac.generate.writing import Writing
 from vldac.models import VLMConfig
@@ -43,6 +43,10 @@ Event = str | Reply | BaseException
 
 class Closed(RuntimeError):
     """The engine was closed while, or before, a request was answered."""
+
+
+class TooLong(ValueError):
+    """A conversation and its answer have more tokens than a lane has room for."""
 
 
 @dataclass(eq=False)
@@ -94,8 +98,11 @@ class Stream:
             return
         if self._listener is None:
             self._events.put(event)
-        else:
+            return
+        try:
             self._listener(event)
+        except Exception:  # whoever listened is gone: not the others' affair
+            self._cancelled = True
 
 
 class Engine:
@@ -163,6 +170,11 @@ class Engine:
         return len(self._waiting)
 
     @property
+    def closed(self) -> bool:
+        """Whether nothing is answered any more."""
+        return self._closed
+
+    @property
     def active(self) -> int:
         """Answers that are being written."""
         return sum(stream is not None for stream in self._streams)
@@ -187,10 +199,19 @@ class Engine:
             it must not block. None = they are kept for whoever iterates over the stream.
 
         Raises:
-          ValueError: it does not fit the model.
+          TooLong: there is no room for it.
+          ValueError: it does not fit the model in another way.
           Closed: the engine is closed.
         """
         return self._submit(request, self._encode(request), listener)
+
+    def room(self, messages: Sequence[Message]) -> int:
+        """Tokens that are left for the answer to a conversation; 0 or less = it does not fit.
+
+        Raises:
+          ValueError: it can not be read.
+        """
+        return self.max_length - len(self._encoder.encode(messages).tokens)
 
     def close(self) -> None:
         """Ends the engine's thread; requests not answered yet raise `Closed`."""
@@ -212,7 +233,7 @@ class Engine:
         encoded = self._encoder.encode(request.messages)
         length = len(encoded.tokens)
         if length + request.max_tokens > self.max_length:
-            raise ValueError(
+            raise TooLong(
                 f"the conversation has {length} tokens and max_tokens is {request.max_tokens}; accepted: "
                 f"max_length, which is {self.max_length}, for both together"
             )
@@ -242,7 +263,9 @@ class Engine:
                     self._streams = [None] * self.lanes
                     break
             try:
-                self._step()
+                # What computes in float32 is not to be rounded to less.
+                with jax.default_matmul_precision("highest" if self._dtype == jnp.float32 else "default"):
+                    self._step()
             except Exception as error:  # of the device: the lanes' arrays may be gone with it
                 streams, self._streams, self._state = self._streams, [None] * self.lanes, None
                 for stream in filter(None, streams):

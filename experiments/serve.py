@@ -1,0 +1,174 @@
+"""Serves a model to OpenAI's clients: `python -m experiments.serve MODEL [--port 8000]`.
+
+    python -m experiments.serve runs/NAME                      what a run has learnt
+    python -m experiments.serve Qwen/Qwen2-VL-2B-Instruct      a checkpoint: a folder, or an id of the hub
+    python -m experiments.serve nano                           freshly drawn, knows nothing
+
+    client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
+    client.chat.completions.create(model="...", messages=[...])
+
+It listens on this machine alone unless `--host` says otherwise; with another host, give it an `--api-key` (or
+VLDAC_API_KEY in the environment, which no list of processes shows). Images come as data: URLs; nothing is fetched.
+
+Exit codes: 0 stopped by Ctrl-C or a signal; 2 it can not be served as asked; 1 anything else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from experiments import runtime
+from experiments.models import load_engine
+from vldac.generate import Engine, Message, Request
+from vldac.metrics import RunFileError
+from vldac.serve.limits import Limits
+
+PROGRAM = "python -m experiments.serve"
+KEY_VARIABLE = "VLDAC_API_KEY"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+CONNECTIONS = 512  # open at once, whatever they do
+GRACE_SECONDS = 5  # for answers that are being written when it is stopped
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a model at an OpenAI-compatible address."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A run's folder, a checkpoint's folder, an id of the Hugging Face hub, or "nano"."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 = all of this machine's."""
+    port: int = 8000
+    """0 = any that is free."""
+    name: str | None = None
+    """By which clients ask for the model; None = the last part of its path or id."""
+    api_key: str | None = None
+    """What clients have to show; None = what VLDAC_API_KEY holds, or nothing."""
+    lanes: int = 8
+    """Answers that are written at once."""
+    max_length: int = 4096
+    """Tokens of a conversation and its answer together, visual ones included."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """What is computed in; None = as the run did, else float32 on a CPU and bfloat16 elsewhere."""
+    max_pixels: int | None = None
+    """Images are scaled down to this area; None = as the model's own files say."""
+    min_pixels: int | None = None
+    """Images are scaled up to this area."""
+    seed: int = 0
+    """Of the weights of "nano"."""
+    limits: Limits = field(default_factory=Limits)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    runtime.prepare()
+    try:
+        command = tyro.cli(Serve, prog=PROGRAM, args=sys.argv[1:] if arguments is None else arguments)
+        check(command)
+        listening = listen(command.host, command.port)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    with listening:
+        try:
+            engine = load_engine(
+                command.model,
+                lanes=command.lanes,
+                max_length=command.max_length,
+                dtype=command.dtype,
+                max_pixels=command.max_pixels,
+                min_pixels=command.min_pixels,
+                seed=command.seed,
+            )
+        except RunFileError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        with engine:
+            serve(command, engine, listening)
+    return 0
+
+
+def check(command: Serve) -> None:
+    """Finds out what can be known before the model is loaded.
+
+    Raises:
+      ValueError: an option out of range, or a package that is not installed.
+    """
+    if not 0 <= command.port < 2**16:
+        raise ValueError(f"port is {command.port}; accepted: 0 to {2**16 - 1}")
+    if command.api_key == "":
+        raise ValueError("api_key is empty; accepted: some text, or leave it out")
+    if command.limits.max_tokens >= command.max_length:
+        raise ValueError(
+            f"limits.max_tokens is {command.limits.max_tokens}; accepted: less than max_length, which is "
+            f"{command.max_length}"
+        )
+    for package in ("starlette", "uvicorn"):
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(f"{package} is not installed; accepted: pip install 'vldac[serve]'")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens, so that a wrong address is told before a model is loaded.
+
+    Raises:
+      ValueError: it can not be listened on.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(CONNECTIONS)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise ValueError(
+            f"host, port are {host}, {port}: {error.strerror}; accepted: an address of this machine, a free port"
+        ) from error
+    return listening
+
+
+def serve(command: Serve, engine: Engine, listening: socket.socket) -> None:
+    """Answers until it is stopped by a signal."""
+    import uvicorn
+
+    from vldac.serve.app import create_app
+
+    key = command.api_key or os.environ.get(KEY_VARIABLE) or None
+    name = command.name or Path(command.model).name or command.model
+    host, port = listening.getsockname()[:2]
+    print(f"{command.model}: compiling", file=sys.stderr, flush=True)
+    engine.answer([Request((Message("user", ("Hello",)),), max_tokens=2)])
+    if host not in LOOPBACK and key is None:
+        print(f"warning: whoever can reach {host} can use it; --api-key asks for a key", file=sys.stderr)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"{name}: http://{shown}:{port}/v1", flush=True)
+    app = create_app(engine, name, command.limits, key)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        lifespan="off",
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

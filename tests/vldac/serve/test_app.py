@@ -1,0 +1,331 @@
+"""A real server on a loopback port, a real engine behind it, OpenAI's client in front: plain, hostile, gone."""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import contextlib
+import io
+import json
+import socket
+import threading
+import time
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import uvicorn
+from PIL import Image
+
+from vldac.generate import Engine, Message, Request
+from vldac.models import create
+from vldac.serve.app import create_app
+from vldac.serve.limits import Limits
+
+nnx = pytest.importorskip("flax.nnx")
+LANES = 3
+LIMITS = Limits(
+    body_bytes=200_000,
+    images=4,
+    image_pixels=10_000,
+    total_pixels=20_000,
+    max_tokens=400,
+    queue=6,
+    stall_seconds=3.0,
+)
+KEY = "a key"
+
+
+@contextlib.contextmanager
+def served(engine: Engine, limits: Limits = LIMITS, key: str | None = KEY):
+    """The address of a server, which runs in a thread."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = create_app(engine, "tiny", limits, key)
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="critical", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def engine(tiny, tokenizer):
+    graphdef, params = nnx.split(create(tiny, rngs=nnx.Rngs(0)))
+    with Engine(graphdef, (params,), tokenizer, tiny, lanes=LANES, max_length=512, tokens_at_once=4) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def address(engine):
+    with served(engine) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def still_answers(request):
+    """After every test the server is idle again, and answers."""
+    yield
+    if "address" not in request.fixturenames:
+        return
+    engine, address = request.getfixturevalue("engine"), request.getfixturevalue("address")
+    until(lambda: engine.active == engine.waiting == 0)
+    health = httpx.get(f"{address}/health").json()
+    assert health == {"status": "ok", "active": 0, "waiting": 0}
+    client = request.getfixturevalue("client")
+    assert client.chat.completions.create(**ask("hi", max_tokens=2)).usage.completion_tokens <= 2
+
+
+def until(condition, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def ask(text: str, *images: np.ndarray, **options):
+    content = [{"type": "text", "text": text}] + [
+        {"type": "image_url", "image_url": {"url": data_url(image)}} for image in images
+    ]
+    return {"model": "tiny", "messages": [{"role": "user", "content": content}], "temperature": 0, **options}
+
+
+def data_url(image: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def picture(seed: int, side: int = 16) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+
+
+LONG = {"temperature": 2.0, "seed": 3}
+
+
+def post(address: str, content: bytes | str, **headers: str) -> httpx.Response:
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json", **headers}
+    return httpx.post(f"{address}/v1/chat/completions", content=content, headers=headers, timeout=60)
+
+
+def test_an_answer_is_the_engines(client, engine):
+    image = picture(0)
+    found = client.chat.completions.create(**ask("Look:", image, max_tokens=9))
+    reply = engine.answer([Request((Message("user", ("Look:", image)),), max_tokens=9)])[0]
+    assert found.choices[0].message.content == reply.text and found.choices[0].message.role == "assistant"
+    assert found.choices[0].finish_reason == reply.finish_reason
+    assert found.usage.prompt_tokens == reply.prompt_tokens
+    assert found.usage.total_tokens == reply.prompt_tokens + reply.answer_tokens
+    assert found.model == "tiny" and found.object == "chat.completion"
+
+
+def test_a_streamed_answer_is_the_whole_one(client):
+    asked = ask("Tell", max_tokens=60, **{**LONG, "seed": 11})
+    whole = client.chat.completions.create(**asked)
+    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    pieces = [
+        chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content
+    ]
+    assert "".join(pieces) == whole.choices[0].message.content and len(pieces) > 3
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == whole.choices[0].finish_reason
+    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+    plain = list(client.chat.completions.create(**asked, stream=True))
+    assert all(chunk.choices and chunk.usage is None for chunk in plain)
+
+
+def test_more_clients_than_lanes_are_answered_as_if_alone(client):
+    asked = [ask(f"Number {n}", *[picture(n)] * (n % 2), max_tokens=5 + n) for n in range(LANES + 6)]
+    with concurrent.futures.ThreadPoolExecutor(len(asked)) as pool:
+        found = list(pool.map(lambda a: client.chat.completions.create(**a), asked))
+    for answer, alone in zip(found, asked, strict=True):
+        assert (
+            answer.choices[0].message.content == client.chat.completions.create(**alone).choices[0].message.content
+        )
+
+
+def test_a_full_queue_is_said_so(client, engine, monkeypatch):
+    monkeypatch.setattr(engine, "_write", slowly(engine._write))  # or they might be answered before all are there
+    asked = [
+        ask("Tell", max_tokens=400, stream=True, temperature=2.0, seed=n) for n in range(LANES + LIMITS.queue)
+    ]
+    with contextlib.ExitStack() as stack:
+        for one in asked:
+            stack.enter_context(client.chat.completions.create(**one))
+        with pytest.raises(openai.RateLimitError) as caught:
+            client.chat.completions.create(**asked[0])
+        assert caught.value.code == "queue_full" and caught.value.response.headers["retry-after"]
+
+
+def slowly(function):
+    def slow(*arguments, **options):
+        time.sleep(0.2)
+        return function(*arguments, **options)
+
+    return slow
+
+
+def test_a_reader_who_goes_away_frees_the_lane(client, engine):
+    done = engine.answer([Request((Message("user", ("Tell",)),), max_tokens=400, temperature=2.0, seed=3)])[0]
+    assert done.answer_tokens > 100, "too short to be left"
+    before = len(engine_log(engine))
+    stream = client.chat.completions.create(**ask("Tell", max_tokens=400, stream=True, **LONG))
+    next(iter(stream))
+    stream.close()
+    until(lambda: engine.active == 0 and len(engine_log(engine)) > before)
+    assert engine_log(engine)[-1] < done.answer_tokens, "it was written to its end"
+
+
+def test_who_goes_away_without_a_stream_frees_the_lane_too(address, engine):
+    before = len(engine_log(engine))
+    body = json.dumps(ask("Tell", max_tokens=400, **LONG)).encode()
+    with connected(address) as connection:
+        connection.sendall(raw(body))
+        until(lambda: engine.active == 1)
+    until(lambda: engine.active == 0 and len(engine_log(engine)) > before)
+    assert engine_log(engine)[-1] < 400
+
+
+def engine_log(engine) -> list[int]:
+    """Lengths of the answers so far, as the engine ended them."""
+    if not hasattr(engine, "log"):
+        engine.log, end = [], engine._end
+
+        def logged(lane, reason):
+            engine.log.append(engine._streams[lane]._tokens)
+            end(lane, reason)
+
+        engine._end = logged
+    return engine.log
+
+
+def raw(body: bytes, length: int | None = None) -> bytes:
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body) if length is None else length}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+@contextlib.contextmanager
+def connected(address: str, receive_buffer: int | None = None):
+    host, port = address.removeprefix("http://").split(":")
+    with socket.socket() as connection:
+        if receive_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.settimeout(30)
+        connection.connect((host, int(port)))
+        yield connection
+
+
+def test_a_slow_reader_holds_up_nobody(address, client, engine):
+    body = json.dumps(ask("Tell", max_tokens=400, stream=True, **LONG)).encode()
+    with connected(address, receive_buffer=1024) as slow:
+        slow.sendall(raw(body))
+        assert slow.recv(20).startswith(b"HTTP/1.1 200")
+        for n in range(2 * LANES):
+            assert client.chat.completions.create(**ask(f"{n}", max_tokens=4)).choices
+        until(lambda: engine.active == 0)  # and its lane is free although it has not read
+        rest = b""
+        while b"[DONE]" not in rest:
+            piece = slow.recv(300)
+            assert piece, "it was cut off"
+            rest += piece
+
+
+def test_a_body_that_never_comes_is_given_up(address):
+    with connected(address) as connection:
+        connection.sendall(raw(b'{"model"', length=100))
+        assert connection.recv(200).startswith(b"HTTP/1.1 408")
+
+
+def test_bodies_too_large_are_refused_before_they_are_read(address):
+    with connected(address) as connection:
+        connection.sendall(raw(b"{", length=10**12))
+        assert connection.recv(200).startswith(b"HTTP/1.1 413")
+    pieces = (b" " * 50_000 for _ in range(100))  # its length is not said
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    with contextlib.suppress(httpx.WriteError):  # it may be told while it still sends
+        assert httpx.post(f"{address}/v1/chat/completions", content=pieces, headers=headers).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "param"),
+    [
+        (b"{", 400, None),
+        (b"\xff\xfe", 400, None),
+        (b"[1]", 400, None),
+        (json.dumps({"model": "other", "messages": [{"role": "user", "content": "x"}]}), 404, "model"),
+        (json.dumps({"model": "tiny", "messages": []}), 400, "messages"),
+        (json.dumps(ask("x", temperature=-1)), 400, "temperature"),
+        (json.dumps(ask("x", max_tokens=401)), 400, "max_tokens"),
+        (json.dumps(ask("x", frequency_penalty=1)), 400, "frequency_penalty"),
+        (json.dumps({"model": "tiny", "messages": [{"role": "assistant", "content": "x"}]}), 400, "messages"),
+        (json.dumps(ask("x", picture(0, 101))), 400, "messages[0].content[1].image_url"),
+        (json.dumps(ask("x", *[picture(0)] * 5)), 400, "messages[0].content[5].image_url"),
+    ],
+)
+def test_nonsense_is_refused_in_openais_format(address, content, status, param):
+    response = post(address, content)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (status, param)
+    assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
+
+
+def test_the_client_raises_its_own_errors(client, address):
+    with pytest.raises(openai.BadRequestError, match="accepted: max_length, which is 512") as caught:
+        client.chat.completions.create(**ask("x" * 600, max_tokens=5))
+    assert caught.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError, match="accepted: max_length, which is 512"):
+        client.chat.completions.create(**ask("x" * 600))
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-4o")
+    assert [model.id for model in client.models.list()] == ["tiny"] and client.models.retrieve("tiny").id == "tiny"
+    assert httpx.get(f"{address}/v2").json()["error"]["message"] == "Not Found"
+    assert httpx.get(f"{address}/v1/chat/completions").status_code == 405
+    assert post(address, b"{}", **{"content-type": "text/plain"}).status_code == 415
+
+
+def test_an_answer_without_max_tokens_may_take_what_is_left(client):
+    text = "x" * 480
+    found = client.chat.completions.create(**ask(text))
+    assert found.usage.completion_tokens <= 512 - found.usage.prompt_tokens
+
+
+@pytest.mark.parametrize("key", [None, "Bearer wrong", "Bearer", "Basic a key", "bearer k\xe9y"])
+def test_who_has_no_key_gets_nothing(address, key):
+    headers = {} if key is None else {"authorization": key.encode("latin-1")}
+    for response in (
+        httpx.get(f"{address}/v1/models", headers=headers),
+        httpx.post(f"{address}/v1/chat/completions", json=ask("x"), headers=headers),
+    ):
+        assert response.status_code == 401 and response.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_requests_a_minute_are_limited(engine):
+    with served(engine, Limits(requests_per_minute=2), key=None) as address:
+        found = [post(address, json.dumps(ask("x", max_tokens=1))) for _ in range(3)]
+    assert [response.status_code for response in found] == [200, 200, 429]
+    assert found[2].json()["error"]["code"] == "rate_limit" and 0 < int(found[2].headers["retry-after"]) <= 61
+
+
+def test_what_goes_wrong_on_the_device_is_told_without_details(client, engine, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("a secret path")
+
+    monkeypatch.setattr(engine, "_write", broken)
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.chat.completions.create(**ask("x", max_tokens=9))
+    assert "secret" not in str(caught.value)
+    with pytest.raises(openai.APIError, match="could not answer"):
+        list(client.chat.completions.create(**ask("x", max_tokens=9, stream=True)))
