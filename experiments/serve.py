@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -71,8 +72,16 @@ class Serve:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     runtime.prepare()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
-        command = tyro.cli(Serve, prog=PROGRAM, args=sys.argv[1:] if arguments is None else arguments)
+        return _main(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _main(arguments: Sequence[str]) -> int:
+    try:
+        command = tyro.cli(Serve, prog=PROGRAM, args=arguments)
         check(command)
         listening = listen(command.host, command.port)
     except ValueError as error:

@@ -110,7 +110,7 @@ class _Server:
             # Also what keeps web pages out: a browser lets them send this type only to servers that agree.
             raise Refused("content-type is accepted as application/json only", status=415)
         if self._unanswered >= self._engine.lanes + self._limits.queue:
-            raise Refused("too many requests are waiting", status=429, code="queue_full", retry_after=1)
+            raise Refused("too many requests are waiting", status=429, code="queue_full", retry_after=1.0)
         with self._one_more() as done:
             body = await self._body(request)
             wanted: ChatRequest = await self._thread(read_request, body, self._model, self._limits)

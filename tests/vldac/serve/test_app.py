@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import contextlib
+import http.client
 import io
 import json
 import socket
 import threading
 import time
+from typing import Any, NamedTuple
 
-import httpx
 import numpy as np
 import openai
 import pytest
@@ -79,8 +80,7 @@ def still_answers(request):
         return
     engine, address = request.getfixturevalue("engine"), request.getfixturevalue("address")
     until(lambda: engine.active == engine.waiting == 0)
-    health = httpx.get(f"{address}/health").json()
-    assert health == {"status": "ok", "active": 0, "waiting": 0}
+    assert call(address, "GET", "/health").json == {"status": "ok", "active": 0, "waiting": 0}
     client = request.getfixturevalue("client")
     assert client.chat.completions.create(**ask("hi", max_tokens=2)).usage.completion_tokens <= 2
 
@@ -112,9 +112,24 @@ def picture(seed: int, side: int = 16) -> np.ndarray:
 LONG = {"temperature": 2.0, "seed": 3}
 
 
-def post(address: str, content: bytes | str, **headers: str) -> httpx.Response:
+class Answer(NamedTuple):
+    status: int
+    headers: Any
+    json: Any
+
+
+def call(address: str, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    """One request, by the standard library; a body of pieces is sent without its length."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, json.loads(response.read()))
+
+
+def post(address: str, body: Any, **headers: str) -> Answer:
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json", **headers}
-    return httpx.post(f"{address}/v1/chat/completions", content=content, headers=headers, timeout=60)
+    return call(address, "POST", "/v1/chat/completions", body, **headers)
 
 
 def test_an_answer_is_the_engines(client, engine):
@@ -254,9 +269,8 @@ def test_bodies_too_large_are_refused_before_they_are_read(address):
         connection.sendall(raw(b"{", length=10**12))
         assert connection.recv(200).startswith(b"HTTP/1.1 413")
     pieces = (b" " * 50_000 for _ in range(100))  # its length is not said
-    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-    with contextlib.suppress(httpx.WriteError):  # it may be told while it still sends
-        assert httpx.post(f"{address}/v1/chat/completions", content=pieces, headers=headers).status_code == 413
+    with contextlib.suppress(ConnectionError):  # it may be told while it still sends
+        assert post(address, pieces).status == 413
 
 
 @pytest.mark.parametrize(
@@ -276,9 +290,9 @@ def test_bodies_too_large_are_refused_before_they_are_read(address):
     ],
 )
 def test_nonsense_is_refused_in_openais_format(address, content, status, param):
-    response = post(address, content)
-    error = response.json()["error"]
-    assert (response.status_code, error["param"]) == (status, param)
+    answer = post(address, content)
+    error = answer.json["error"]
+    assert (answer.status, error["param"]) == (status, param)
     assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
 
 
@@ -291,9 +305,9 @@ def test_the_client_raises_its_own_errors(client, address):
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4o")
     assert [model.id for model in client.models.list()] == ["tiny"] and client.models.retrieve("tiny").id == "tiny"
-    assert httpx.get(f"{address}/v2").json()["error"]["message"] == "Not Found"
-    assert httpx.get(f"{address}/v1/chat/completions").status_code == 405
-    assert post(address, b"{}", **{"content-type": "text/plain"}).status_code == 415
+    assert call(address, "GET", "/v2").json["error"]["message"] == "Not Found"
+    assert call(address, "GET", "/v1/chat/completions").status == 405
+    assert post(address, b"{}", **{"content-type": "text/plain"}).status == 415
 
 
 def test_an_answer_without_max_tokens_may_take_what_is_left(client):
@@ -304,19 +318,19 @@ def test_an_answer_without_max_tokens_may_take_what_is_left(client):
 
 @pytest.mark.parametrize("key", [None, "Bearer wrong", "Bearer", "Basic a key", "bearer k\xe9y"])
 def test_who_has_no_key_gets_nothing(address, key):
-    headers = {} if key is None else {"authorization": key.encode("latin-1")}
-    for response in (
-        httpx.get(f"{address}/v1/models", headers=headers),
-        httpx.post(f"{address}/v1/chat/completions", json=ask("x"), headers=headers),
+    headers = {} if key is None else {"authorization": key}
+    for answer in (
+        call(address, "GET", "/v1/models", **headers),
+        call(address, "POST", "/v1/chat/completions", json.dumps(ask("x")), **headers),
     ):
-        assert response.status_code == 401 and response.json()["error"]["code"] == "invalid_api_key"
+        assert answer.status == 401 and answer.json["error"]["code"] == "invalid_api_key"
 
 
 def test_requests_a_minute_are_limited(engine):
     with served(engine, Limits(requests_per_minute=2), key=None) as address:
         found = [post(address, json.dumps(ask("x", max_tokens=1))) for _ in range(3)]
-    assert [response.status_code for response in found] == [200, 200, 429]
-    assert found[2].json()["error"]["code"] == "rate_limit" and 0 < int(found[2].headers["retry-after"]) <= 61
+    assert [answer.status for answer in found] == [200, 200, 429]
+    assert found[2].json["error"]["code"] == "rate_limit" and 0 < int(found[2].headers["retry-after"]) <= 61
 
 
 def test_what_goes_wrong_on_the_device_is_told_without_details(client, engine, monkeypatch):
