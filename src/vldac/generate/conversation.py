@@ -139,8 +139,8 @@ class ConversationEncoder:
         if isinstance(picture, Video):
             together = self._config.vision.temporal_patch_size
             frames = picture.frames
-            missing = -len(frames) % together  # the last frame stays
-            frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+            if missing := -len(frames) % together:  # the last frame stays
+                frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
             spans = self._config.video_spans(len(frames), *frames.shape[1:3], picture.fps)
             layout.picture(frames.reshape(-1, together, *frames.shape[1:]), spans)
         else:

@@ -9,7 +9,7 @@
 * A thread of the engine's own has the device: it reads waiting conversations into free lanes, one after another,
   lets all lanes write a few tokens (`Programs.write`), hands out what they wrote, and so on. A lane whose answer
   has ended is given to the next conversation while the others go on.
-* Whoever asks prepares: text is tokenised in the caller's thread, so a long one holds up nobody else.
+* Whoever asks prepares: texts are tokenised and pictures scaled in the caller's thread, and hold up nobody else.
 * What is written is the same whatever else is being answered: a lane sees only its own slots, and its random
   numbers are its own. (In float32; bfloat16 rounds as the batch's size has it.)
 """
@@ -20,7 +20,7 @@ import collections
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -32,7 +32,7 @@ from jaxtyping import DTypeLike
 from vldac.generate.conversation import ConversationEncoder, Encoded
 from vldac.generate.lanes import Lanes, Params, Programs, Reading, Wish, bucket
 from vldac.generate.request import Message, Reply, Request
-from vldac.generate.sight import Sight
+from vldac.generate.sight import Picture, Sight
 from vldac.generate.writing import Writing
 from vldac.models import VLMConfig
 from vldac.text.tokenizer import Tokenizer, Vocabulary, vocabulary
@@ -60,6 +60,7 @@ class Stream:
     prompt_tokens: int
     _request: Request
     _encoded: Encoded
+    _pictures: list[Picture]
     _writing: Writing
     _listener: Callable[[Event], None] | None
     _events: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
@@ -182,8 +183,12 @@ class Engine:
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """See `Answerer.answer`. Every request is looked at before the first is answered."""
         encoded = [self._encode(request) for request in requests]
-        streams = [self._submit(*pair, None) for pair in zip(requests, encoded, strict=True)]
+        streams = []
         try:
+            for pair in zip(requests, encoded, strict=True):
+                with self._changed:  # pictures of many requests would take more memory than there is
+                    self._changed.wait_for(lambda: len(self._waiting) < 2 * self.lanes or self._closed)
+                streams.append(self._submit(*pair, None))
             return [stream.result() for stream in streams]
         except BaseException:  # also a Ctrl-C: nobody waits for the others
             for stream in streams:
@@ -241,7 +246,9 @@ class Engine:
 
     def _submit(self, request: Request, encoded: Encoded, listener: Callable[[Event], None] | None) -> Stream:
         writing = Writing(self.vocabulary, request.stop)
-        stream = Stream(len(encoded.tokens), request, encoded, writing, listener)
+        pictures = self._sight.prepare(encoded.looks)
+        encoded = replace(encoded, looks=())
+        stream = Stream(len(encoded.tokens), request, encoded, pictures, writing, listener)
         with self._changed:
             if self._closed:
                 raise Closed("the engine is closed")
@@ -289,6 +296,8 @@ class Engine:
                 else:
                     self._streams[lane] = stream
                     first.append((lane, token))
+        with self._changed:
+            self._changed.notify_all()  # there is room for more to wait
         for lane, token in first:  # all have been started before the first is waited for
             self._hand_out(lane, [int(token)])
         for lane, stream in enumerate(self._streams):
@@ -325,14 +334,15 @@ class Engine:
         encoded, request = stream._encoded, stream._request
         length = len(encoded.tokens)
         slots = bucket(length, self.max_length)
-        levels = self._sight.levels(self._params, encoded.looks, slots) if encoded.looks else None
+        pictures, stream._pictures = stream._pictures, []
+        levels = self._sight.levels(self._params, pictures, slots) if pictures else None
         spare = slots - length
         reading = Reading(
             tokens=np.pad(encoded.tokens, (0, spare)),
             positions=np.pad(encoded.positions, ((0, 0), (0, spare))),
             length=np.int32(length),
             next_position=np.int32(encoded.next_position),
-            images=np.pad(encoded.images, (0, spare), constant_values=-1) if encoded.looks else None,
+            images=np.pad(encoded.images, (0, spare), constant_values=-1) if pictures else None,
             levels=levels,
         )
         wish = Wish(

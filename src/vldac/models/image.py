@@ -78,8 +78,12 @@ def normalise(
     images: UInt8[Array, "n h w 3"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Array, "n h w 3"]:
     """(value / 255 - mean) / std, float32, as the image processors write it."""
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    return (images.astype(jnp.float32) * np.float32(1 / 255) - mean) / std
+    return rescale(images, np.asarray(mean, np.float32), np.asarray(std, np.float32))
+
+
+def rescale(values: UInt8[Array, "*b c"], mean: np.ndarray, std: np.ndarray) -> Float[Array, "*b c"]:
+    """(value / 255 - mean) / std, float32; mean and std are of the last axis, float32."""
+    return (values.astype(jnp.float32) * np.float32(1 / 255) - mean) / std
 
 
 def patchify(pixels: Float[Array, "n h w c"], vision: VisionConfig) -> Float[Array, "n s f"]:

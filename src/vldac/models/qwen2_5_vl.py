@@ -22,6 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from vldac.models.config import ImageConfig, VisionConfig, accept, hf_config
+from vldac.models.inputs import Visual
 from vldac.models.layers import Linear, Remat, RMSNorm, scan_stack
 from vldac.models.qwen2_vl import (
     Qwen2VL,
@@ -32,7 +33,9 @@ from vldac.models.qwen2_vl import (
     vision_fields,
 )
 from vldac.models.rope import patch_coordinates
-from vldac.models.vision import image_angles
+from vldac.models.vision import Patches, image_angles, patch_places
+
+DEFAULT_FPS = 2.0  # of the image processor's sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +45,12 @@ class WindowedVisionConfig(VisionConfig):
     Attributes:
       window_size: pixels of a window's side; at least a merge block's.
       full_attention_blocks: numbers of the blocks that attend to the whole image.
+      tokens_per_second: temporal positions that a second of video takes.
     """
 
     window_size: int
     full_attention_blocks: tuple[int, ...]
+    tokens_per_second: float = 4.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -67,6 +72,10 @@ class Qwen2_5VLConfig(Qwen2VLConfig):
 
     vision: WindowedVisionConfig
 
+    def time_interval(self, fps: float) -> float:
+        """Positions are time here; a video of unknown `fps` is taken to have 2, the usual sampling rate."""
+        return self.vision.tokens_per_second * self.vision.temporal_patch_size / (fps or DEFAULT_FPS)
+
     @classmethod
     def from_hf(cls, config: Any, preprocessor: Mapping[str, Any] | None = None) -> Qwen2_5VLConfig:
         """Reads a Hugging Face configuration, see `Qwen2VLConfig.from_hf`."""
@@ -79,6 +88,7 @@ class Qwen2_5VLConfig(Qwen2VLConfig):
             mlp_dim=vision.intermediate_size,
             window_size=vision.window_size,
             full_attention_blocks=tuple(vision.fullatt_block_indexes),
+            tokens_per_second=float(vision.tokens_per_second),
             **vision_fields(vision),
         )
         return cls(
@@ -124,6 +134,24 @@ class WindowedTower(VisionTower):
 
         x, _ = scan_stack(self.blocks, step, self.patch_embed(patches), jnp.asarray(is_full), remat=remat)
         return self.merger(x)
+
+    @classmethod
+    def places(cls, config: WindowedVisionConfig, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+        """See `patch_places`."""
+        places = patch_places(config, grid)
+        row, column = (places[name] // config.window_patches for name in ("row", "column"))
+        return places | {"window": row * (int(column.max()) + 1) + column}
+
+    def read(self, pixels: Float[Array, "n s f"], patches: Patches) -> Visual:
+        """See `qwen2_vl.VisionTower.read`."""
+        angles, whole, windowed = patches.angles(self.config), patches.sees(), patches.sees(windowed=True)
+        is_full = np.isin(np.arange(self.config.depth), self.config.full_attention_blocks)
+
+        def step(block, x: Array, is_full: Bool[Array, ""]):
+            return block(x, angles, jnp.where(is_full, whole, windowed)), None
+
+        x, _ = scan_stack(self.blocks, step, self.patch_embed(pixels), jnp.asarray(is_full))
+        return Visual(self.merger(x))
 
 
 def window_mask(grid: tuple[int, int], window: int, merge_size: int) -> np.ndarray:

@@ -8,15 +8,16 @@ from functools import partial
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, UInt8
 
 from vldac.models.config import ImageConfig, TextConfig, VisionConfig, accept, hf_config
-from vldac.models.image import patch_grid, preprocess
+from vldac.models.image import patch_grid, preprocess, rescale
 from vldac.models.inputs import ImageSpan, TowerWork, Visual
 from vldac.models.layers import LayerNorm, Linear, Remat, quick_gelu, scan_stack, stack
 from vldac.models.rope import image_position_extent, image_position_offsets
-from vldac.models.vision import PatchEmbed, PatchMerger, VisionBlock, image_angles
+from vldac.models.vision import PatchEmbed, Patches, PatchMerger, VisionBlock, image_angles, patch_places
 from vldac.models.vlm import VLM
 
 
@@ -63,6 +64,36 @@ class Qwen2VLConfig:
             after=(self.vision_end_token_id,),
             extent=image_position_extent(*grid),
         )
+
+    def video_spans(self, frames: int, height: int, width: int, fps: float) -> list[ImageSpan]:
+        """How a video stands in a prompt: `image_span`'s tokens once for every `temporal_patch_size` frames.
+
+        Args:
+          frames: a multiple of `vision.temporal_patch_size`; a shorter video repeats its last frame.
+          height, width: of a frame; it is scaled as an image is.
+          fps: frames a second, for families that count time; 0 = unknown.
+        """
+        down, across = image_grid(self, height, width)
+        steps = frames // self.vision.temporal_patch_size
+        still = image_position_offsets(down, across)
+        times = (np.arange(steps) * self.time_interval(fps)).astype(np.int32)
+        offsets = np.tile(still, (1, steps))
+        offsets[0] = np.repeat(times, down * across)
+        return [
+            ImageSpan(
+                before=(self.vision_start_token_id,),
+                token_id=self.image_token_id if self.video_token_id is None else self.video_token_id,
+                offsets=offsets,
+                after=(self.vision_end_token_id,),
+                # After the largest position, as the paper says (section 2.1). transformers 5 goes on after the
+                # largest height or width, which in a long video is before its end.
+                extent=int(offsets.max()) + 1,
+            )
+        ]
+
+    def time_interval(self, fps: float) -> float:
+        """How far apart the temporal positions of a video's steps are."""
+        return 1.0
 
     def tower_work(self, height: int, width: int) -> TowerWork:
         """What the vision tower holds for an image of that many pixels."""
@@ -217,6 +248,29 @@ class VisionTower(nnx.Module):
         x, _ = scan_stack(self.blocks, step, self.patch_embed(patches), remat=remat)
         return self.merger(x)
 
+    @classmethod
+    def places(cls, config: VisionConfig, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+        """See `patch_places`."""
+        return patch_places(config, grid)
+
+    def read(self, pixels: Float[Array, "n s f"], patches: Patches) -> Visual:
+        """Encodes images of any sizes.
+
+        Args:
+          pixels: of the patches, normalised.
+          patches: where they lie.
+
+        Returns:
+          As `__call__`; of an image's S / merge^2 tokens those count that it has patches for.
+        """
+        angles, mask = patches.angles(self.config), patches.sees()
+
+        def step(block, x, _):
+            return block(x, angles, mask), None
+
+        x, _ = scan_stack(self.blocks, step, self.patch_embed(pixels))
+        return Visual(self.merger(x))
+
 
 class Qwen2VL(VLM):
     """Vision tower, decoder, unembedding; the later Qwen families have another tower.
@@ -252,6 +306,13 @@ class Qwen2VL(VLM):
         """See `VLM.encode_images`."""
         patches, grid = preprocess(images, self.config.vision, self.config.image)
         return Visual(self.visual(patches, grid, remat))
+
+    def encode_patches(self, patches: Patches) -> Visual:
+        """As `encode_images`, of images of any sizes and steps of videos, resized and cut into patches before."""
+        image = self.config.image
+        repeats = self.config.vision.patch_dim // len(image.mean)
+        mean, std = (np.repeat(np.asarray(x, np.float32), repeats) for x in (image.mean, image.std))
+        return self.visual.read(rescale(patches.pixels, mean, std), patches)
 
 
 def image_grid(config: Qwen2VLConfig, height: int, width: int) -> tuple[int, int]:

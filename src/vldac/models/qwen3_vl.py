@@ -21,15 +21,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float, Int, UInt8
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, UInt8
 
 from vldac.models.config import ImageConfig, TextConfig, VisionConfig, accept, hf_config, positive
 from vldac.models.image import preprocess
-from vldac.models.inputs import TowerWork, Visual
+from vldac.models.inputs import ImageSpan, TowerWork, Visual
 from vldac.models.layers import Embedding, LayerNorm, Linear, Remat, scan_stack, stack
+from vldac.models.qwen2_5_vl import DEFAULT_FPS
 from vldac.models.qwen2_vl import Qwen2VL, Qwen2VLConfig, special_token_fields, vision_fields
 from vldac.models.rope import patch_coordinates
-from vldac.models.vision import EPSILON, PatchEmbed, VisionBlock, image_angles
+from vldac.models.vision import EPSILON, Angles, PatchEmbed, Patches, VisionBlock, image_angles, patch_places
 
 # What the published checkpoints' preprocessor_config.json say. The image processor's own defaults are those of
 # Qwen2-VL, whose patches of 14 pixels do not fit this tower.
@@ -78,6 +79,15 @@ class Qwen3VLConfig(Qwen2VLConfig):
         levels, layers = len(self.vision.deepstack_blocks), self.text.num_hidden_layers
         if levels > layers:
             raise ValueError(f"deepstack_blocks names {levels} blocks; accepted: at most {layers}, decoder layers")
+
+    def video_spans(self, frames: int, height: int, width: int, fps: float) -> list[ImageSpan]:
+        """As `Qwen2VLConfig.video_spans`, but time is told in words: each step is an image of its own, behind
+        "<1.5 seconds>", the middle of its frames. A video of unknown `fps` is taken to have 2."""
+        together, span = self.vision.temporal_patch_size, self.image_span(height, width)
+        token_id = self.image_token_id if self.video_token_id is None else self.video_token_id
+        starts = np.arange(0, frames, together)
+        seconds = (starts + (together - 1) / 2) / (fps or DEFAULT_FPS)
+        return [replace(span, token_id=token_id, text_before=f"<{second:.1f} seconds>") for second in seconds]
 
     def tower_work(self, height: int, width: int) -> TowerWork:
         """What the vision tower holds for an image of that many pixels."""
@@ -216,15 +226,31 @@ class DeepstackTower(nnx.Module):
         Returns:
           features [n, S / merge^2, d] and deepstack [K, n, S / merge^2, d], tokens row by row.
         """
-        config = self.config
-        angles = image_angles(config, grid)
         x = self.patch_embed(patches)
         x = x + self.positions(grid).astype(x.dtype)
+        return self._encode(x, image_angles(self.config, grid), None, remat)
+
+    @classmethod
+    def places(cls, config: DeepstackVisionConfig, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+        """See `patch_places`."""
+        corners, weights = interpolation(grid, config.positions_per_side, config.spatial_merge_size)
+        return patch_places(config, grid) | {"corners": corners.astype(np.int32), "weights": weights}
+
+    def read(self, pixels: Float[Array, "n s f"], patches: Patches) -> Visual:
+        """See `qwen2_vl.VisionTower.read`."""
+        x = self.patch_embed(pixels)
+        x = x + self._between(patches.corners, patches.weights).astype(x.dtype)
+        return self._encode(x, patches.angles(self.config), patches.sees(), "none")
+
+    def _encode(
+        self, x: Float[Array, "n s e"], angles: Angles, mask: Bool[Array, "n s s"] | None, remat: Remat
+    ) -> Visual:
+        config = self.config
         levels = deepstack_levels(config.deepstack_blocks, config.depth)
 
         def step(block, carry, level: Int[Array, ""]):
             x, kept = carry
-            x = block(x, angles)
+            x = block(x, angles, mask)
             return (x, put(kept, x, level)), None
 
         kept = jnp.zeros((len(x), len(config.deepstack_blocks), *x.shape[1:]), x.dtype)
@@ -237,8 +263,11 @@ class DeepstackTower(nnx.Module):
         """The learned positions at an image's patches, float32."""
         side, merge = self.config.positions_per_side, self.config.spatial_merge_size
         indices, weights = interpolation(grid, side, merge)
+        return self._between(jnp.asarray(indices), jnp.asarray(weights))
+
+    def _between(self, indices: Int[Array, "*n s 4"], weights: Float[Array, "*n s 4"]) -> Float[Array, "*n s e"]:
         corners = self.pos_embed.weight[...][indices].astype(jnp.float32)  # [S, 4, E]
-        return jnp.einsum("sc,sce->se", weights, corners, precision="highest")
+        return jnp.einsum("...c,...ce->...e", weights, corners, precision="highest")
 
 
 def deepstack_levels(blocks: tuple[int, ...], depth: int) -> np.ndarray:

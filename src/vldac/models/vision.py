@@ -1,7 +1,8 @@
 """What the Qwen families' vision towers share: patches -> transformer with two-axis rotary positions.
 
 * Images of one call have one static size, so they are a batch, and rotary tables, windows and interpolation
-  weights are constants. Images of another size are another call.
+  weights are constants. Images of another size are another call. Where sizes are many, those tables can be data
+  instead (`Patches`): images of any size share a program with room for them.
 * The patch embedding, a 3-D convolution in the checkpoint, is a product: its stride is its kernel.
 * The towers themselves, and what they are made of apart from this, are in the families' files.
 
@@ -15,16 +16,58 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jaxtyping import Array, Bool, DTypeLike, Float
+import numpy as np
+from flax import nnx, struct
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from vldac.models.attention import attend
 from vldac.models.config import VisionConfig
 from vldac.models.layers import LayerNorm, Linear, RMSNorm, times
-from vldac.models.rope import rotate, vision_angles
+from vldac.models.rope import patch_coordinates, rotate, vision_angles
 
 EPSILON = 1e-6  # of the towers' norms: fixed in the architectures, no checkpoint's config names it
-Angles = tuple[Float[Array, "1 s h"], Float[Array, "1 s h"]]
+Angles = tuple[Float[Array, "#n s h"], Float[Array, "#n s h"]]
+
+
+@struct.dataclass
+class Patches:
+    """Patches of n images of any sizes, each with room for S of them, and where they lie.
+
+    Attributes:
+      pixels: uint8[n, S, f], flattened patches, image by image in the image processor's order.
+      row, column: int32[n, S], of each patch in its own image.
+      window: int32[n, S], patches of one window share a number; -1 = there is no patch.
+      corners, weights: int32[n, S, 4], float32[n, S, 4], see `qwen3_vl.interpolation`; None in other families.
+    """
+
+    pixels: Array
+    row: Int[Array, "n s"]
+    column: Int[Array, "n s"]
+    window: Int[Array, "n s"]
+    corners: Int[Array, "n s 4"] | None = None
+    weights: Float[Array, "n s 4"] | None = None
+
+    def angles(self, config: VisionConfig) -> Angles:
+        """Cosine and sine of the rotary angles, as `vision_angles`."""
+        quarter = config.embed_dim // config.num_heads // 4
+        frequencies = 1.0 / config.rope_theta ** (np.arange(quarter, dtype=np.float32) / quarter)
+        angles = [at[..., None].astype(jnp.float32) * frequencies for at in (self.row, self.column)]
+        angles = jnp.concatenate(angles, axis=-1)
+        return jnp.cos(angles), jnp.sin(angles)
+
+    def sees(self, windowed: bool = False) -> Bool[Array, "n s s"]:
+        """Which patch sees which: all of its image, or of its window. Absent ones see all and are never seen."""
+        there = self.window >= 0
+        mask = jnp.broadcast_to(there[:, None, :], (*there.shape, there.shape[1]))
+        if windowed:
+            mask &= (self.window[:, :, None] == self.window[:, None, :]) | ~there[:, :, None]
+        return mask
+
+
+def patch_places(config: VisionConfig, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Fields of `Patches` for one image of (down, across) patches, without the pixels: arrays [S, ...]."""
+    row, column = patch_coordinates(*grid, config.spatial_merge_size)
+    return {"row": row.astype(np.int32), "column": column.astype(np.int32), "window": np.zeros(len(row), np.int32)}
 
 
 class PatchEmbed(nnx.Module):
@@ -66,14 +109,14 @@ class VisionAttention(nnx.Module):
         self.proj = linear(config.embed_dim, config.embed_dim)
 
     def __call__(
-        self, x: Float[Array, "n s e"], angles: Angles, mask: Bool[Array, "s s"] | None = None
+        self, x: Float[Array, "n s e"], angles: Angles, mask: Bool[Array, "*n s s"] | None = None
     ) -> Float[Array, "n s e"]:
         """Attends.
 
         Args:
           x: the patches of n images.
           angles: cosine and sine, see `image_angles`.
-          mask: which patch sees which, the same in every image; None = all.
+          mask: which patch sees which, the same in every image or each its own; None = all.
         """
         images, patches, width = x.shape
         qkv = self.qkv(x).reshape(images, patches, 3, self.heads, width // self.heads)
@@ -105,7 +148,7 @@ class VisionBlock(nnx.Module):
         self.mlp = mlp(config, **options)
 
     def __call__(
-        self, x: Float[Array, "n s e"], angles: Angles, mask: Bool[Array, "s s"] | None = None
+        self, x: Float[Array, "n s e"], angles: Angles, mask: Bool[Array, "*n s s"] | None = None
     ) -> Float[Array, "n s e"]:
         x = x + self.attn(self.norm1(x), angles, mask)
         return x + self.mlp(self.norm2(x))
