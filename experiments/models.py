@@ -8,6 +8,7 @@ nano                         a freshly drawn model, which has learnt nothing: to
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from flax import nnx
 from experiments.build import build, open_model
 from experiments.config import ModelConfig
 from experiments.job import CONFIG_FILE
-from experiments.restore import CHECKPOINT_FOLDER, policy_params
+from experiments.restore import policy_params
 from experiments.run import read_config
 from vldac.generate.engine import Engine
 from vldac.generate.lanes import Params
@@ -67,8 +68,12 @@ def load_engine(
 
 
 def is_run(model: str) -> bool:
-    """Whether this is a run's folder."""
-    return (Path(model) / CHECKPOINT_FOLDER).is_dir() and (Path(model) / CONFIG_FILE).is_file()
+    """Whether this is a run's folder: Hugging Face keeps a `config.json`, too, of other contents."""
+    try:
+        config = json.loads((Path(model) / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "world" in config and "model_type" not in config
 
 
 def _open(model: str, dtype: str | None, seed: int) -> tuple[nnx.GraphDef, Params, Any, VLMConfig, jnp.dtype]:

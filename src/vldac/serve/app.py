@@ -267,7 +267,8 @@ class _EventStream(Response):
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
-                sending.result()
+                with contextlib.suppress(TimeoutError):  # it does not read: the connection is closed
+                    sending.result()
         finally:
             self._gone()  # changes nothing where all has been sent
             for task in (sending, leaving):

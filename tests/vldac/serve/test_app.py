@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import concurrent.futures
 import contextlib
@@ -21,7 +22,7 @@ from PIL import Image
 
 from vldac.generate import Engine, Message, Request
 from vldac.models import create
-from vldac.serve.app import create_app
+from vldac.serve.app import _EventStream, create_app
 from vldac.serve.limits import Limits
 
 nnx = pytest.importorskip("flax.nnx")
@@ -256,6 +257,27 @@ def test_a_slow_reader_holds_up_nobody(address, client, engine):
             piece = slow.recv(300)
             assert piece, "it was cut off"
             rest += piece
+
+
+def test_a_reader_who_stops_reading_is_given_up():
+    gone = []
+
+    async def stream():
+        async def events():
+            for number in range(9):
+                yield {"number": number}
+
+        async def send(message):
+            if message["type"] == "http.response.body":
+                await asyncio.sleep(3600)
+
+        async def receive():
+            await asyncio.sleep(3600)
+
+        await _EventStream(events(), lambda: gone.append(True), stall_seconds=0.05)({}, receive, send)
+
+    asyncio.run(asyncio.wait_for(stream(), 10))
+    assert gone == [True]
 
 
 def test_a_body_that_never_comes_is_given_up(address):
