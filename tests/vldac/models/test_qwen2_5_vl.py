@@ -103,6 +103,7 @@ def test_the_published_3b_config():
         temporal_patch_size=2,
         window_size=112,
         full_attention_blocks=(7, 15, 23, 31),
+        tokens_per_second=2.0,
     )
     assert config.vision.window_patches == 8
     assert config.image == ImageConfig(min_pixels=3136, max_pixels=28 * 28 * 1280)  # the image processor's own
