@@ -119,11 +119,6 @@ def check(command: Serve) -> None:
         raise ValueError(f"port is {command.port}; accepted: 0 to {2**16 - 1}")
     if command.api_key == "":
         raise ValueError("api_key is empty; accepted: some text, or leave it out")
-    if command.limits.max_tokens >= command.max_length:
-        raise ValueError(
-            f"limits.max_tokens is {command.limits.max_tokens}; accepted: less than max_length, which is "
-            f"{command.max_length}"
-        )
     for package in ("starlette", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"{package} is not installed; accepted: pip install 'vldac[serve]'")

@@ -56,12 +56,9 @@ def refused(capsys, *arguments: str) -> str:
 
 
 def test_what_can_not_be_served_is_told_in_a_line(capsys, tmp_path):
-    few = ("--limits.max-tokens", "9", "--port", "0")
+    few = ("--port", "0")
     assert "port is 70000; accepted: 0 to 65535" in refused(capsys, "nano", "--port", "70000")
     assert "api_key is empty" in refused(capsys, "nano", "--api-key", "", "--port", "0")
-    assert "limits.max_tokens is 2048; accepted: less than max_length, which is 64" in refused(
-        capsys, "nano", "--max-length", "64", "--port", "0"
-    )
     assert "no such folder" in refused(capsys, str(tmp_path / "nothing"), *few)
     assert "no config.json in it" in refused(capsys, str(tmp_path), *few)
     assert "lanes is 0; accepted: 1 or more" in refused(capsys, "nano", "--lanes", "0", *few)
