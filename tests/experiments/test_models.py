@@ -71,8 +71,8 @@ def test_a_run_can_compute_in_another_type(run):
         assert engine._state.cache.k[0].dtype == jnp.bfloat16
 
 
-def test_a_drawn_model_depends_on_its_seed_alone():
-    assert answers("nano") == answers("nano", seed=0) != answers("nano", seed=1)
+def test_a_drawn_model_depends_on_its_seed():
+    assert answers("nano", seed=0) != answers("nano", seed=1)
 
 
 def test_images_are_scaled_as_asked():
