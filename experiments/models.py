@@ -25,10 +25,12 @@ from vldac.generate.engine import Engine
 from vldac.generate.lanes import Params
 from vldac.mesh import MeshConfig
 from vldac.models import VLMConfig, create
+from vldac.models.export import GENERATION_FILE
 from vldac.models.weights import load_params
 
 NANO = "nano"
 DTYPES = ("float32", "bfloat16")
+Ends = tuple[int, ...]  # ids that end an answer
 
 
 def load_engine(
@@ -59,12 +61,13 @@ def load_engine(
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; accepted: {', '.join(DTYPES)}")
-    graphdef, params, tokenizer, config, computes_in = _open(model, dtype, seed)
+    graphdef, params, tokenizer, config, computes_in, ends = _open(model, dtype, seed)
     config = _with_pixels(config, max_pixels, min_pixels)
     seeing = nnx.merge(graphdef, *params)
     seeing.config = config
     graphdef = nnx.graphdef(seeing)
-    return Engine(graphdef, params, tokenizer, config, lanes=lanes, max_length=max_length, dtype=computes_in)
+    options = {"lanes": lanes, "max_length": max_length, "dtype": computes_in, "ends": ends}
+    return Engine(graphdef, params, tokenizer, config, **options)
 
 
 def is_run(model: str) -> bool:
@@ -76,9 +79,11 @@ def is_run(model: str) -> bool:
     return isinstance(config, dict) and "world" in config and "model_type" not in config
 
 
-def _open(model: str, dtype: str | None, seed: int) -> tuple[nnx.GraphDef, Params, Any, VLMConfig, jnp.dtype]:
+def _open(
+    model: str, dtype: str | None, seed: int
+) -> tuple[nnx.GraphDef, Params, Any, VLMConfig, jnp.dtype, Ends]:
     if is_run(model):
-        return _open_run(Path(model), dtype)
+        return *_open_run(Path(model), dtype), ()
     computes_in = jnp.dtype(dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
     folder, tokenizer, config = open_model(ModelConfig(path="" if model == NANO else model))
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: create(config, rngs=nnx.Rngs(0), dtype=computes_in)))
@@ -86,7 +91,23 @@ def _open(model: str, dtype: str | None, seed: int) -> tuple[nnx.GraphDef, Param
         params = load_params(folder, config, param_dtype=computes_in)
     else:
         params = jax.jit(lambda key: nnx.state(create(config, rngs=nnx.Rngs(key))))(jax.random.key(seed))
-    return graphdef, (params,), tokenizer, config, computes_in
+    return graphdef, (params,), tokenizer, config, computes_in, () if folder is None else ends_of(folder)
+
+
+def ends_of(folder: Path) -> Ends:
+    """What ends an answer by a checkpoint's `generation_config.json`: often more than the template's end of turn.
+
+    Raises:
+      ValueError: it can not be read.
+    """
+    path = folder / GENERATION_FILE
+    if not path.is_file():
+        return ()
+    try:
+        ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
+        return tuple(int(token) for token in (ends if isinstance(ends, list) else [ends]))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} can not be read: {error}; accepted: JSON with an eos_token_id") from error
 
 
 def _open_run(folder: Path, dtype: str | None) -> tuple[nnx.GraphDef, Params, Any, VLMConfig, jnp.dtype]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jax
@@ -12,7 +13,7 @@ import pytest
 from experiments import export
 from experiments.build import build
 from experiments.config import ImitationConfig, ModelConfig, RunConfig, to_json
-from experiments.models import _with_pixels, load_engine
+from experiments.models import _with_pixels, ends_of, load_engine
 from experiments.restore import initial_params, saved_part
 from vldac import train
 from vldac.checkpoint import Checkpointer, CheckpointError
@@ -99,6 +100,17 @@ def test_what_can_not_be_loaded_is_told(run, tmp_path):
     (started / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
         load_engine(str(started), **SMALL)
+
+
+def test_a_checkpoint_says_what_else_ends_an_answer(tmp_path):
+    assert ends_of(tmp_path) == ()
+    for said, wanted in ((7, (7,)), ([7, 9], (7, 9)), (None, ())):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": said}))
+        assert ends_of(tmp_path) == wanted
+    for wrong in ("{", "[]", '{"eos_token_id": "x"}'):
+        (tmp_path / "generation_config.json").write_text(wrong)
+        with pytest.raises(ValueError, match="accepted: JSON with an eos_token_id"):
+            ends_of(tmp_path)
 
 
 def test_pixels_of_a_family_with_one_size_can_not_be_asked_for():

@@ -19,7 +19,7 @@ from __future__ import annotations
 import collections
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -118,11 +118,11 @@ class Engine:
       max_length: tokens of a conversation and its answer together.
       dtype: what the model computes in.
       tokens_at_once: tokens that are written between two looks of the host.
+      ends: ids that end an answer, beside the template's end of a turn and the tokenizer's end of text.
 
     Attributes:
       max_length, lanes: as given.
-      vocabulary: the model's tokens. What can be written is what has bytes, and what ends an answer: the
-        template's end of a turn, or the tokenizer's end of text.
+      vocabulary: the model's tokens. What can be written is what has bytes, and what ends an answer.
 
     Raises:
       ValueError: an option out of range, or a tokenizer that does not fit the model.
@@ -139,6 +139,7 @@ class Engine:
         max_length: int = 4096,
         dtype: DTypeLike = jnp.float32,
         tokens_at_once: int = TOKENS_AT_ONCE,
+        ends: Collection[int] = (),
     ):
         for name, value in (("lanes", lanes), ("max_length", max_length), ("tokens_at_once", tokens_at_once)):
             if value < 1:
@@ -148,11 +149,13 @@ class Engine:
         self._config, self._dtype, self._params = config, dtype, params
         self._tokens_at_once = tokens_at_once
         self._encoder = ConversationEncoder(tokenizer, self.vocabulary, config)
-        ends = {self.vocabulary.eos_id, tokenizer.eos_token_id} - {None, *config.special_ids}
-        self._ends = frozenset(ends)
+        if wrong := sorted(token for token in ends if not 0 <= token < self.vocabulary.size):
+            raise ValueError(f"ends holds {wrong}; accepted: ids from 0 to {self.vocabulary.size - 1}")
+        all_ends = {self.vocabulary.eos_id, tokenizer.eos_token_id, *ends} - {None, *config.special_ids}
+        self._ends = frozenset(all_ends)
         writable = np.array([text is not None for text in self.vocabulary.bytes_of])
         ending = np.zeros_like(writable)
-        ending[sorted(ends)] = True
+        ending[sorted(all_ends)] = True
         programs = Programs(graphdef, writable | ending, ending)
         self._sight = Sight(graphdef, config, dtype)
         self._admit = jax.jit(programs.admit, donate_argnames="lanes")
@@ -359,8 +362,11 @@ class Engine:
         stream = self._streams[lane]
         for token in tokens if stream is not None else ():
             stream._tokens += 1
+            if token in self._ends:  # not a part of the answer, even where it has bytes
+                self._end(lane, "stop")
+                return
             stream._tell(stream._writing.add(token))
-            if token in self._ends or stream._writing.stopped:
+            if stream._writing.stopped:
                 self._end(lane, "stop")
                 return
             if stream._tokens == stream._request.max_tokens:

@@ -164,6 +164,18 @@ def test_closing_tells_those_who_wait(model):
 def test_options_out_of_range_are_refused(model):
     with pytest.raises(ValueError, match="lanes is 0; accepted: 1 or more"):
         model.engine(lanes=0)
+    with pytest.raises(ValueError, match=r"ends holds \[-1\]; accepted: ids from 0 to"):
+        model.engine(ends=(-1, 5))
+
+
+def test_an_answer_ends_at_whatever_ends_it(model, engine):
+    request = ask("tell", temperature=1.5, seed=3, max_tokens=40)
+    whole = engine.answer([request])[0]
+    letter = whole.text.encode()[4]  # the id of a byte is the byte
+    with model.engine(ends=(letter,)) as other:
+        cut = other.answer([request])[0]
+    assert cut.finish_reason == "stop" and cut.answer_tokens < whole.answer_tokens
+    assert whole.text.startswith(cut.text) and letter not in cut.text.encode()
 
 
 def test_pictures_of_other_sizes_in_one_conversation(model, engine):
