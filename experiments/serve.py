@@ -1,8 +1,8 @@
-"""Serves a model to OpenAI's clients: `python -m experiments.serve MODEL [--port 8000]`.
+"""Serves a model to OpenAI's clients: `python -m experiments.serve --model MODEL [--port 8000]`.
 
-    python -m experiments.serve runs/NAME                      what a run has learnt
-    python -m experiments.serve Qwen/Qwen2-VL-2B-Instruct      a checkpoint: a folder, or an id of the hub
-    python -m experiments.serve nano                           freshly drawn, knows nothing
+    python -m experiments.serve --model runs/NAME                      what a run has learnt
+    python -m experiments.serve --model Qwen/Qwen2-VL-2B-Instruct      a checkpoint: a folder, or an id of the hub
+    python -m experiments.serve --model nano                           freshly drawn, knows nothing
 
     client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
     client.chat.completions.create(model="...", messages=[...])
@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
@@ -44,7 +44,7 @@ GRACE_SECONDS = 5  # for answers that are being written when it is stopped
 class Serve:
     """Serve a model at an OpenAI-compatible address."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: str
     """A run's folder, a checkpoint's folder, an id of the Hugging Face hub, or "nano"."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 = all of this machine's."""

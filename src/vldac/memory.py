@@ -229,9 +229,9 @@ def size_of(tree: Any) -> int:
 
 
 def _layer_bytes(text: Any, dtype: DTypeLike, seen: int) -> int:
-    """Of one token's intermediates in one decoder layer: the residual twice, norms, heads, both gated halves, and
-    scores of `seen` slots three times in float32 (before and after the mask, and as weights) and once as factors of a
-    product, unless a kernel never writes them."""
+    """Of one token's intermediates in one decoder layer: the residual twice, norms, heads, both gated halves,
+    scores of `seen` slots three times in float32 (before and after the mask, and as weights) and once as a factor
+    of a product, unless a kernel never writes them."""
     width = jnp.dtype(dtype).itemsize
     heads = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
     scores = 0 if has_kernel(dtype, text.head_dim) else text.num_attention_heads * seen * (3 * 4 + width)

@@ -23,7 +23,7 @@ def test_it_serves_until_it_is_stopped(ending):
     environment[serve.KEY_VARIABLE] = "from the environment"
     options = ["--port", "0", "--max-length", "128", "--lanes", "2", "--limits.max-tokens", "9", "--name", "small"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.serve", "nano", *options],
+        [sys.executable, "-m", "experiments.serve", "--model", "nano", *options],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -48,8 +48,8 @@ def test_it_serves_until_it_is_stopped(ending):
     assert "Traceback" not in told and out == ""
 
 
-def refused(capsys, *arguments: str) -> str:
-    assert serve.main(arguments) == 2
+def refused(capsys, model: str, *arguments: str) -> str:
+    assert serve.main(["--model", model, *arguments]) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: ") and told.count("\n") == 1
     return told
@@ -69,7 +69,7 @@ def test_what_can_not_be_served_is_told_in_a_line(capsys, tmp_path):
 
 
 def test_wrong_flags_end_with_code_2(capsys):
-    for arguments in (["nano", "--limits.queue", "-1"], ["nano", "--dtype", "int8"], []):
+    for arguments in (["--model", "nano", "--limits.queue", "-1"], ["--model", "nano", "--dtype", "int8"], []):
         with pytest.raises(SystemExit) as caught:
             sys.exit(serve.main(arguments))
         assert caught.value.code == 2 and "Traceback" not in capsys.readouterr().err
