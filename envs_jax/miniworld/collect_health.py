@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from envs_jax.miniworld import dynamics, handling, objects, thoughts
 from envs_jax.miniworld.layout import FixedPlan, Room, rectangle
@@ -19,9 +19,14 @@ from envs_jax.miniworld.task import Task, shape
 from envs_jax.world import Step
 
 _FULL, _COST = 100, 2
-# Of the expert: sooner than at this health it does not pick up a kit but waits beside it, as a kit serves for 50
-# steps; and what the way from a kit to the next one counts.
-_PICK_AT, _ONWARD = 8, 1.0
+# Of the expert, in actions: a kit serves for _SERVES and picking it up, so with more than the _LAST of its health it
+# waits beside the kit; chances are even at _SPARE actions to spare; _TURNS turns lie between two ways on average.
+_SERVES, _LAST, _SPARE, _TURNS = _FULL // _COST - 1, _COST, 2.0, 6.0
+_ASIDE, _FROM_ELSEWHERE = 3.0, 8.0  # actions that a kit in the way and one to be come at from elsewhere take more
+_COMES_BACK = 0.3  # chance that a kit that was picked up comes back in reach
+_HASTE = 0.002  # what an action weighs where chances are alike
+_REACH = 1.3  # metres from which a kit is picked up
+_KIT_RADIUS = 0.26  # metres, a little more than it is
 _WAIT = dynamics.ACTIONS.index("done")
 _LEVELS = tuple(f"health {level}" for level in range(10, _FULL + 1, 10))
 
@@ -51,10 +56,11 @@ class StayAlive:
         return after, world.outcome(after, reward, ~alive, alive & (after.steps >= world.max_steps))
 
     def expert(self, world: Any, state: Any, key: PRNGKeyArray) -> Int[Array, ""]:
-        """Goes to a kit that has others around it, and picks it up when its health is nearly used up."""
-        action = handling.fetch(world, state, self._target(world, state), state.things.exists, past=False)
-        early = (action == dynamics.PICKUP) & (state.memory > _PICK_AT)
-        return jnp.where(early, _WAIT, action).astype(jnp.int32)
+        """Goes to a kit that has others around it, and picks it up with the last of its health."""
+        target, last = self._target(world, state), state.memory <= _LAST
+        any_of = state.things.exists & (last | (jnp.arange(len(state.things.size)) == target))
+        action = handling.fetch(world, state, target, any_of, past=False)
+        return jnp.where((action == dynamics.PICKUP) & ~last, _WAIT, action).astype(jnp.int32)
 
     def describe(self, world: Any, state: Any) -> Int[Array, " n"]:
         """The health, in tens, rounded up: "health 90" from 82 to 90."""
@@ -66,7 +72,57 @@ class StayAlive:
         return objects.about(world, state, self._target(world, state), 1, 0)
 
     def _target(self, world, state):
-        return handling.nearest(world, state, state.things.exists, onward=_ONWARD)
+        """The kit with the best chance to live on: that it is reached in time, then another, then a third.
+
+        Kits do not get fewer but those around do, and one that is picked up comes back anywhere; so what is near
+        and lies apart from the others is a dead end. Chances are soft steps of how many actions are to spare.
+        """
+        kits, agent, count = state.things.position, state.agent, len(state.things.size)
+        here = _actions(world, state, agent)
+        crossed = jax.vmap(lambda kit: _passed(agent.position, kit, kits))(kits)
+        surely = _chance(state.memory / _COST - 1.0 - here - _ASIDE * crossed)
+        # Beside each kit, looking at it, as it will be reached.
+        away = jax.vmap(lambda kit: dynamics.bearing(agent.replace(yaw=jnp.float32(0.0)), kit))(kits)
+        beside = dynamics.Agent(kits - _REACH * dynamics.direction(away), away)
+        onward = jax.vmap(lambda there: _actions(world, state, there))(beside)
+        others = 1.0 - jnp.eye(count)
+        second = others * _chance(_SERVES - onward)
+        metres = dynamics.distance(kits[:, None], kits[None])
+        third = others * _chance(_SERVES - _TURNS - jnp.maximum(metres - _REACH, 0.0) / world.forward_step)
+        # fails[a, b]: that from b, a being used up, no other is reached, and neither is the one that comes back.
+        fails = (1.0 - _COMES_BACK) * jnp.prod(1.0 - third, axis=1)[None] / (1.0 - third)
+        lives = 1.0 - (1.0 - _COMES_BACK) * jnp.prod(1.0 - second * (1.0 - fails), axis=1)
+        value = jnp.log(surely) + jnp.log(lives) - _HASTE * here
+        return jnp.argmax(value).astype(jnp.int32)
+
+
+def _chance(spare: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Of reaching something with so many actions to spare; within (0, 1)."""
+    return jnp.clip(jax.nn.sigmoid(spare - _SPARE), 1e-9, 1.0 - 1e-4)
+
+
+def _actions(world: Any, state: Any, agent: dynamics.Agent) -> Float[Array, " n"]:
+    """About how many turns and steps it takes from an agent's place until each kit is in reach.
+
+    A pickup tests a circle before the agent and a wall must not be in it; else the kit is come at from elsewhere.
+    """
+    kits, walls = state.things.position, world.walls(state)
+    metres = dynamics.distance(kits, agent.position)
+    towards = (kits - agent.position) / jnp.maximum(metres, 1e-6)[:, None]
+    turns = jnp.abs(jax.vmap(lambda kit: dynamics.bearing(agent, kit))(kits)) / world.usual_motion.turn
+    tested = kits - (_REACH - 1.5 * world.body.radius) * towards
+    gap = jax.vmap(lambda place: dynamics.wall_clearance(place, 1.2 * world.body.radius, walls))(tested)
+    steps = jnp.maximum(metres - _REACH, 0.0) / world.forward_step
+    return jnp.round(turns) + steps + _FROM_ELSEWHERE * (gap < 0)
+
+
+def _passed(start: Float[Array, "3"], end: Float[Array, "3"], kits: Float[Array, "n 3"]) -> Float[Array, ""]:
+    """How many kits stand in the way from one place to another."""
+    along = end - start
+    share = jnp.sum((kits - start) * along, axis=-1) / jnp.maximum(jnp.sum(along**2), 1e-9)
+    foot = start + jnp.clip(share, 0.0, 1.0)[:, None] * along
+    close = dynamics.distance(foot, kits) < dynamics.AGENT_RADIUS + _KIT_RADIUS
+    return jnp.sum(close & (share > 0) & (dynamics.distance(kits, end) > 0.01)).astype(jnp.float32)
 
 
 def collect_health(faithful: bool = False) -> Task:

@@ -12,12 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from envs_jax.miniworld import dynamics, expert
 from envs_jax.miniworld.entities import radii
 
 _WITHIN = 0.08  # metres that a thing must be nearer than a pickup reaches before it is faced
+_BY_WALL = 8.0  # actions more that a thing by a wall takes
 _OFF_WALLS = 1.2  # metres from the walls from which any thing can be faced
 
 
@@ -46,22 +47,19 @@ def may_go(world: Any, state: Any) -> Bool[Array, " headings"]:
     return reached & steps
 
 
-def nearest(world: Any, state: Any, wanted: Bool[Array, " n"], onward: float = 0.0) -> Int[Array, ""]:
-    """Row of the wanted thing that takes the fewest actions to reach, things by the walls last; 0 if none.
+def nearest(world: Any, state: Any, wanted: Bool[Array, " n"]) -> Int[Array, ""]:
+    """Row of the wanted thing that takes the fewest actions to reach, things by the walls last; 0 if none."""
+    cost = actions_to(world, state, state.agent)
+    return jnp.argmin(jnp.where(wanted, cost, jnp.inf)).astype(jnp.int32)
 
-    Args:
-      onward: how much the actions from there to the next one count, too.
-    """
-    things, agent = state.things, state.agent
+
+def actions_to(world: Any, state: Any, agent: dynamics.Agent) -> Float[Array, " n"]:
+    """About how many turns and steps it takes an agent to come to each thing; more to those by the walls."""
+    things = state.things
     metres = dynamics.distance(things.position, agent.position)
     turns = jnp.abs(jax.vmap(lambda place: dynamics.bearing(agent, place))(things.position))
     off_walls = jax.vmap(lambda place: dynamics.wall_clearance(place, 0.0, world.walls(state)))(things.position)
-    cost = metres / world.forward_step + turns / world.usual_motion.turn + 8.0 * (off_walls < 0.6)
-    if onward:
-        apart = dynamics.distance(things.position[:, None], things.position[None])
-        apart = jnp.where(jnp.eye(len(metres), dtype=bool) | ~wanted, jnp.inf, apart)
-        cost = cost + onward * jnp.min(apart, axis=1) / world.forward_step
-    return jnp.argmin(jnp.where(wanted, cost, jnp.inf)).astype(jnp.int32)
+    return metres / world.forward_step + turns / world.usual_motion.turn + _BY_WALL * (off_walls < 0.6)
 
 
 def fetch(
