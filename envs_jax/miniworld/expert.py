@@ -14,6 +14,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from envs_jax.miniworld.dynamics import (
@@ -38,10 +39,12 @@ KEEP = 0.6
 _OUTLOOK = 1.0  # metres
 
 _CORNERS = 8  # points around a thing that a way may bend at
-_APART = 0.06  # metres that ways keep from things
+_APART = 0.12  # metres that ways keep from things
+_TIGHT = 0.03  # metres to both sides without which a gap is no way: steps and turns have their size
 _SWEEPS = 5  # a way has at most so many bends and one more
-_BLOCKED = 6.0  # how much longer a way counts that meets something
+_BLOCKED = 20.0  # metres longer that a way counts that meets something
 _REACHED = 0.1  # metres
+_JAMB = 1e-3  # metres, radius of the end of a wall
 
 
 def go_to(
@@ -94,47 +97,66 @@ def detour(
     centres: Float[Array, "n 3"],
     radii: Float[Array, " n"],
     radius: Float[Array, ""] | float = AGENT_RADIUS,
+    jambs: np.ndarray | None = None,
 ) -> Float[Array, "3"]:
-    """The next corner of the shortest way to a position in the same convex room, past things.
+    """The next corner of the shortest way to a position, past things and through doorways.
 
-    Corners are _CORNERS points around each thing; ways between them that meet no thing have their lengths, and
-    the shortest whole way is found in _SWEEPS rounds. Where things leave no way, they are walked over at _BLOCKED
-    times the length.
+    Corners are _CORNERS points around each thing and each jamb; ways between them that meet no thing have their
+    lengths, and the shortest whole way is found in _SWEEPS rounds. Where things leave no way, it meets the fewest:
+    meeting one counts as _BLOCKED metres.
 
     Args:
-      start, position: from where to where, metres.
-      walls: corners too near to them are left out.
+      start, position: from where to where, metres; in the same convex room if no jambs are given.
+      walls: corners too near to them are left out, and with jambs ways that cross them.
       centres, radii: circles that are in the way, metres; a radius under 0 is none.
       radius: of what moves, metres.
+      jambs: float32[J, 3], both sides of all doorways, of fixed rooms: what lies in a doorway or close behind it is
+        in the way, too, from another room.
     """
+    if jambs is not None:
+        centres = jnp.concatenate([centres, jnp.asarray(jambs)])
+        radii = jnp.concatenate([radii, jnp.full(len(jambs), _JAMB)])
     angles = 2 * math.pi * jnp.arange(_CORNERS) / _CORNERS
     away = (radii + radius + _APART) / math.cos(math.pi / _CORNERS)  # so that ways along the edges are clear
-    corners = (centres[:, None] + away[:, None, None] * direction(angles)).reshape(-1, 3) * jnp.array(
-        [1.0, 0.0, 1.0]
-    )
-    open_ = jax.vmap(lambda corner: wall_clearance(corner, radius, walls) >= 0)(corners)
+    corners = (centres[:, None] + away[:, None, None] * direction(angles)) * jnp.array([1.0, 0.0, 1.0])
+    open_ = jax.vmap(lambda corner: wall_clearance(corner, radius, walls) >= 0)(corners.reshape(-1, 3))
     open_ &= jnp.repeat(radii > 0, _CORNERS)
-    nodes = jnp.concatenate([position[None], corners])
+    nodes = jnp.concatenate([position[None], corners.reshape(-1, 3)])
     usable = jnp.concatenate([jnp.ones(1, bool), open_])
 
-    def lengths(one):
-        """From a point to every node, past things."""
+    def lengths(one, tight):
+        """From a point to every node, past things by more than `tight` metres, or than they are away already."""
         along = nodes - one
         squared = jnp.sum(along**2, axis=-1)
         share = jnp.sum((centres - one) * along[:, None], axis=-1) / jnp.maximum(squared, 1e-9)[:, None]
         foot = one + jnp.clip(share, 0.0, 1.0)[..., None] * along[:, None]
         gap = jnp.sqrt(jnp.sum((foot - centres) ** 2, axis=-1)) - (radii + radius)
-        meets = jnp.any((gap < 0) & (radii > 0), axis=-1)
-        return jnp.where(usable, jnp.sqrt(squared) * jnp.where(meets, _BLOCKED, 1.0), jnp.inf)
+        tight = jnp.minimum(jnp.sqrt(jnp.sum((one - centres) ** 2, axis=-1)) - (radii + radius) - 1e-4, tight)
+        meets = jnp.any((gap < tight) & (radii > 0), axis=-1)
+        able = usable if jambs is None else usable & ~jax.vmap(lambda node: _walled(one, node, walls))(nodes)
+        return jnp.where(able, jnp.sqrt(squared) + jnp.where(meets, _BLOCKED, 0.0), jnp.inf)
 
-    between = jax.vmap(lengths)(nodes)
+    between = jax.vmap(lambda node: lengths(node, _TIGHT))(nodes)
     far = between[:, 0].at[0].set(0.0)  # from every node to the position
-    for _ in range(_SWEEPS):
+    for _ in range(_SWEEPS if jambs is None else 2 * _SWEEPS):
         far = jnp.minimum(far, jnp.min(between + far, axis=1))
     # A corner that is reached already is no way on.
-    first = lengths(start)
+    first = lengths(start, 0.0)
     first = jnp.where((first < _REACHED) & (jnp.arange(len(nodes)) > 0), jnp.inf, first)
     return nodes[jnp.argmin(first + far)]
+
+
+def _walled(one: Float[Array, "3"], other: Float[Array, "3"], walls: Walls) -> Bool[Array, ""]:
+    """Whether a wall that stands on the ground crosses the line from one point to another."""
+
+    def side(first, second, point):
+        along, to = second - first, point - first
+        return along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0]
+
+    a, b = one[jnp.array([0, 2])], other[jnp.array([0, 2])]
+    parted = side(walls.start, walls.end, a) * side(walls.start, walls.end, b) < 0
+    parted &= side(a, b, walls.start) * side(a, b, walls.end) < 0
+    return jnp.any(parted & walls.exists & (walls.low == 0))
 
 
 def follow(

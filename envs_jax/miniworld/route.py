@@ -50,6 +50,12 @@ def room_of(plan: FixedPlan, position: Float[Array, "3"]) -> Int[Array, ""]:
     return jnp.argmax(jnp.min(depth, axis=1)).astype(jnp.int32)
 
 
+def jambs(plan: FixedPlan) -> np.ndarray:
+    """float32[2 D, 3], both sides of all doorways, metres."""
+    ends = plan.doorways[0].reshape(-1, 2)
+    return np.stack([ends[:, 0], np.zeros(len(ends), np.float32), ends[:, 1]], axis=-1)
+
+
 def _flat(position: Float[Array, "3"]) -> Float[Array, "2"]:
     return jnp.stack([position[0], position[2]])
 

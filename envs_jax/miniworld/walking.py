@@ -85,20 +85,24 @@ class GoTo:
 
     def expert(self, world: Any, state: Any, key: PRNGKeyArray) -> Int[Array, ""]:
         """Turns the short way towards the thing, or to the next doorway on the way there, and goes."""
-        point = world.waypoint(state, state.things.position[self.target], state.memory)
-        walls = world.walls(state)
+        target, walls = state.things.position[self.target], world.walls(state)
         if self.street:
             walls = _with_kerb(walls)
         if not self.around:
+            point = world.waypoint(state, target, state.memory)
             return expert.go_to(
                 state.agent, point, world.forward_step, world.turn_degrees, walls, state.things, world.body.radius
             )
         others = jnp.where(jnp.arange(len(state.things.size)) == self.target, -1.0, radii(state.things))
-        # Things in other rooms are behind walls.
-        plan = world.task.plan
-        rooms = jax.vmap(lambda place: route.room_of(plan, place))(state.things.position)
-        others = jnp.where(rooms == route.room_of(plan, state.agent.position), others, -1.0)
-        point = expert.detour(state.agent.position, point, walls, state.things.position, others, world.body.radius)
+        point = expert.detour(
+            state.agent.position,
+            target,
+            walls,
+            state.things.position,
+            others,
+            world.body.radius,
+            route.jambs(world.task.plan),
+        )
         agents = jax.vmap(lambda yaw: state.agent.replace(yaw=yaw))(
             expert.headings(state.agent, world.turn_degrees)
         )
