@@ -29,7 +29,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt8
 
-from envs_jax.cards import hands
+from envs_jax import heldout, options
 from envs_jax.render import glyphs, playing_cards, raster
 from envs_jax.world import Step
 
@@ -81,7 +81,7 @@ class Blackjack:
 
     name: str = "cards/blackjack"
     image_shape: tuple[int, int, int] = (_SIDE, _SIDE, 3)
-    split: hands.Split = "all"
+    split: heldout.Split = "all"
 
     actions: ClassVar[tuple[str, ...]] = ("stand", "hit")
     instruction: ClassVar[str] = (
@@ -92,8 +92,8 @@ class Blackjack:
     max_steps: ClassVar[int] = 20  # 19 hits make 21 aces; the next step ends it, whatever it is
 
     def __post_init__(self):
-        hands.check_image_shape(self.image_shape, _LEAST_SIDE)
-        hands.check_split(self.split)
+        options.check_image_shape(self.image_shape, (_LEAST_SIDE, _LEAST_SIDE), None)
+        heldout.check_split(self.split)
 
     def reset(self, key: PRNGKeyArray) -> State:
         """Two cards each, drawn with `key`."""
@@ -220,13 +220,13 @@ def _dealer_total(dealt: Int[Array, " 2"], draws: Int[Array, " n"]) -> Int[Array
 
 
 @cache
-def _deals(split: hands.Split) -> np.ndarray:
+def _deals(split: heldout.Split) -> np.ndarray:
     """Equally likely places in the deck of thirteen, int8[deals, 3]: the dealer's open card, the player's two."""
     table = np.array(list(itertools.product(range(13), repeat=3)), np.int8)
     values = np.minimum(table.astype(np.int64), 9)
     pair = np.sort(values[:, 1:], axis=1)
-    test = hands.held_out(values[:, 0] * 100 + pair[:, 0] * 10 + pair[:, 1])
-    return table[hands.part(test, split)]
+    test = heldout.numbers_are_test(values[:, 0] * 100 + pair[:, 0] * 10 + pair[:, 1])
+    return table[heldout.part(test, split)]
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs_jax.cards import hands
+from envs_jax import heldout
 from envs_jax.cards.formula import PLUS, TIMES
 from envs_jax.cards.plans import Plans, plans
 from envs_jax.cards.points import Points, values_of
@@ -60,7 +60,7 @@ class EZPoints(Points):
 
 
 @cache
-def _deals(split: hands.Split) -> np.ndarray:
+def _deals(split: heldout.Split) -> np.ndarray:
     """Upstream's 12 first cards, each with two flips of a coin: equally likely ranks int8[hands, 2]."""
     deals = []
     for first in range(1, 13):
@@ -70,4 +70,4 @@ def _deals(split: hands.Split) -> np.ndarray:
             deals += [(first, second - 1), (second - 1, first)]
     table = np.array(deals, np.int8)
     test = np.array([tuple(sorted(values)) in _TEST for values in values_of(table.astype(int)).tolist()])
-    return table[hands.part(test, split)]
+    return table[heldout.part(test, split)]

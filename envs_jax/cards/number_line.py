@@ -24,7 +24,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt8
 
-from envs_jax.cards import hands
+from envs_jax import heldout, options
 from envs_jax.render import glyphs, raster
 from envs_jax.world import Step
 
@@ -68,7 +68,7 @@ class NumberLine:
     name: str = "cards/number_line"
     max_position: int = 5
     image_shape: tuple[int, int, int] = (_SIDE, _SIDE, 3)
-    split: hands.Split = "all"
+    split: heldout.Split = "all"
 
     actions = ("-", "+")
     instruction = "Make Current equal to Target. The action + adds one to Current, the action - takes one away."
@@ -76,8 +76,8 @@ class NumberLine:
     def __post_init__(self):
         if type(self.max_position) is not int or not 2 <= self.max_position <= 99:
             raise ValueError(f"max_position is {self.max_position!r}; accepted: an int from 2 to 99")
-        hands.check_image_shape(self.image_shape, _LEAST_SIDE)
-        hands.check_split(self.split)
+        options.check_image_shape(self.image_shape, (_LEAST_SIDE, _LEAST_SIDE), None)
+        heldout.check_split(self.split)
         if not len(_pairs(self.max_position, self.split)):
             raise ValueError(
                 f"split is {self.split!r}; accepted with max_position {self.max_position}: 'all', 'train'"
@@ -149,9 +149,9 @@ class NumberLine:
 
 
 @cache
-def _pairs(max_position: int, split: hands.Split) -> np.ndarray:
+def _pairs(max_position: int, split: heldout.Split) -> np.ndarray:
     """Starts and goals of a split as often as upstream draws them, int32[n, 2], equally likely."""
     start, goal = np.divmod(np.arange((max_position + 1) ** 2, dtype=np.int32), max_position + 1)
     goal = np.where(start == goal, (goal + 1) % max_position, goal)
-    test = hands.held_out(start * 100 + goal)
-    return np.stack([start, goal], axis=1)[hands.part(test, split)].astype(np.int32)
+    test = heldout.numbers_are_test(start * 100 + goal)
+    return np.stack([start, goal], axis=1)[heldout.part(test, split)].astype(np.int32)

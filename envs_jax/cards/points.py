@@ -26,7 +26,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt8
 
-from envs_jax.cards import formula, hands
+from envs_jax import heldout, options
+from envs_jax.cards import formula
 from envs_jax.cards.formula import BLANK, TOKENS
 from envs_jax.cards.plans import Plans
 from envs_jax.render import glyphs, playing_cards, raster
@@ -73,7 +74,7 @@ class Points:
 
     name: str
     image_shape: tuple[int, int, int] = (SIDE, SIDE, 3)
-    split: hands.Split = "all"
+    split: heldout.Split = "all"
     faithful: bool = False
 
     cards: ClassVar[int]
@@ -84,9 +85,9 @@ class Points:
     lines: ClassVar[tuple[tuple[str, int, int, int], ...]]  # label, top, first token, token behind the last
 
     def __post_init__(self):
-        hands.check_image_shape(self.image_shape, LEAST_SIDE)
-        hands.check_split(self.split)
-        hands.check_flag("faithful", self.faithful)
+        options.check_image_shape(self.image_shape, (LEAST_SIDE, LEAST_SIDE), None)
+        heldout.check_split(self.split)
+        options.check_bool("faithful", self.faithful)
 
     @property
     def max_steps(self) -> int:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from envs_jax.cards import hands
+from envs_jax import heldout, options
 from envs_jax.cards.formula import MINUS, OVER, PLUS, TIMES
 from envs_jax.cards.plans import Plans, plans
 from envs_jax.cards.points import Points, values_of
@@ -52,7 +52,7 @@ class Points24(Points):
         super().__post_init__()
         if type(self.target) is not int or not 2 <= self.target <= 99:
             raise ValueError(f"target is {self.target!r}; accepted: an int from 2 to 99")
-        hands.check_flag("solvable", self.solvable)
+        options.check_bool("solvable", self.solvable)
         if not len(self._hands()):
             raise ValueError(f"target is {self.target}; accepted: one that a hand of split {self.split!r} has")
 
@@ -76,12 +76,12 @@ class Points24(Points):
 
 
 @cache
-def _deals(target: int, solvable: bool, split: hands.Split) -> np.ndarray:
+def _deals(target: int, solvable: bool, split: heldout.Split) -> np.ndarray:
     """Equally likely ranks int8[hands, 4]."""
     table = np.array(list(itertools.product(range(13), repeat=4)), np.int8)
     digits = np.sort(values_of(table.astype(np.int64)) - 1, axis=1)
     number = digits @ 10 ** np.arange(4)[::-1]
-    wanted = hands.part(hands.held_out(number), split)
+    wanted = heldout.part(heldout.numbers_are_test(number), split)
     if solvable:
         wanted &= plans(4, target, (PLUS, MINUS, TIMES, OVER)).row[number] >= 0
     return table[wanted]

@@ -1,6 +1,9 @@
 """The text engine's rules: what a command needs and what it does (ALFWorld's alfred.pddl, as TextWorld plays it).
 
-Every receptacle is a place of its own; going where one is already does nothing. A lamp, once on, stays on.
+* Every receptacle is a place of its own; going where one is already does nothing.
+* A lamp, once on, stays on, as often as it is used. Upstream (alfworld/data/alfred.pddl, ToggleObject) a use flips
+  `isOn`, which no action needs, and sets `isToggled`, which no action unsets; the goal asks for `isToggled`. Its
+  text (alfred.twl2) goes by `isToggled`, too: every use is answered by "You turn on the desklamp 1.".
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
+from envs_jax import heldout, options
 from envs_jax.household import expert, generate, picture, rules, text
 from envs_jax.household import tables as t
 from envs_jax.household.rules import State
@@ -72,7 +73,6 @@ class Household:
         for field, accepted in (
             ("task", (*t.TASKS, "any")),
             ("reward", ("sparse", "progress")),
-            ("split", ("all", "train", "test")),
         ):
             if getattr(self, field) not in accepted:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; accepted: {', '.join(accepted)}")
@@ -80,10 +80,8 @@ class Household:
             value = getattr(self, field)
             if type(value) is not int or not least <= value <= most:
                 raise ValueError(f"{field} is {value!r}; accepted: an int from {least} to {most}")
-        shape = self.image_shape
-        ok = isinstance(shape, tuple) and len(shape) == 3 and all(type(n) is int for n in shape)
-        if not ok or shape[0] < picture.ROW * picture.ROWS or shape[1] < 200 or shape[2] != 3:
-            raise ValueError(f"image_shape is {shape!r}; accepted: (height, width, 3), at least 216 x 200")
+        heldout.check_split(self.split)
+        options.check_image_shape(self.image_shape, (picture.ROW * picture.ROWS, 200), None)
 
     @property
     def slots(self) -> dict[str, Slot]:

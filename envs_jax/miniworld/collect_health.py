@@ -19,8 +19,8 @@ from envs_jax.miniworld.task import Task, shape
 from envs_jax.world import Step
 
 _FULL, _COST = 100, 2
-# Of the expert, in actions: a kit serves for _SERVES and picking it up, so with more than the _LAST of its health it
-# waits beside the kit; chances are even at _SPARE actions to spare; _TURNS turns lie between two ways on average.
+# Of the expert, in actions: a kit serves for _SERVES and picking it up, so with more than the _LAST of its health
+# it waits beside the kit; chances are even at _SPARE actions to spare; _TURNS turns: between two ways, on average.
 _SERVES, _LAST, _SPARE, _TURNS = _FULL // _COST - 1, _COST, 2.0, 6.0
 _ASIDE, _FROM_ELSEWHERE = 3.0, 8.0  # actions that a kit in the way and one to be come at from elsewhere take more
 _COMES_BACK = 0.3  # chance that a kit that was picked up comes back in reach

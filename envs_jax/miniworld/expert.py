@@ -110,8 +110,8 @@ def detour(
       walls: corners too near to them are left out, and with jambs ways that cross them.
       centres, radii: circles that are in the way, metres; a radius under 0 is none.
       radius: of what moves, metres.
-      jambs: float32[J, 3], both sides of all doorways, of fixed rooms: what lies in a doorway or close behind it is
-        in the way, too, from another room.
+      jambs: float32[J, 3], both sides of all doorways, of fixed rooms: what lies in a doorway or close behind it
+        is in the way, too, from another room.
     """
     if jambs is not None:
         centres = jnp.concatenate([centres, jnp.asarray(jambs)])

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from envs_jax.miniworld import dynamics, expert, options, thoughts
+from envs_jax import options
+from envs_jax.miniworld import dynamics, expert, thoughts
 from envs_jax.miniworld.entities import radii
 from envs_jax.miniworld.layout import FixedPlan, Opening, Room, rectangle
 from envs_jax.miniworld.placement import Where

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from envs_jax.miniworld import dynamics, expert, options, route, thoughts
+from envs_jax import options
+from envs_jax.miniworld import dynamics, expert, route, thoughts
 from envs_jax.miniworld.entities import radii
 from envs_jax.miniworld.layout import FixedPlan, Opening, Room, rectangle
 from envs_jax.miniworld.maze import MazePlan

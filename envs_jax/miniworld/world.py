@@ -24,7 +24,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from envs_jax.miniworld import dynamics, options, placement, randomise, route, split, view
+from envs_jax import heldout, options
+from envs_jax.miniworld import dynamics, placement, randomise, route, split, view
 from envs_jax.miniworld.entities import COLOUR_NAMES, KINDS, Entities, put, radii
 from envs_jax.miniworld.layout import Regions
 from envs_jax.miniworld.maze import MazePlan
@@ -101,7 +102,7 @@ class MiniWorld:
         options.check_max_steps(self.max_steps)
         options.check_image_shape(self.image_shape)
         options.check_bool("faithful", self.faithful)
-        split.check_split(self.split)
+        heldout.check_split(self.split)
         object.__setattr__(self, "randomise", randomise.ranges(self.randomise, self.task.own_motion))
 
     @property
@@ -131,7 +132,7 @@ class MiniWorld:
             return key, tries + 1, *self._drawn(draw_key)
 
         def wrong(carry):
-            held_out = split.is_test(split.instance(self, carry[2]))
+            held_out = heldout.row_is_test(split.instance(self, carry[2]))
             return (held_out != (self.split == "test")) & (carry[1] < split.TRIES)
 
         _, _, state, rule_key = jax.lax.while_loop(wrong, draw, draw((key, jnp.int32(0))))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from envs_jax.heldout import Split
 from envs_jax.physics.spots import corners, others, spots
 from envs_jax.physics.table import HALF, WALL_LENGTH, WALL_RADIUS
 from envs_jax.physics.words import ID, NAMES, SHAPES
 from envs_jax.physics.world import Episode, TableTop, Task, codes, pick
 
-Split = Literal["all", "train", "test"]
 IMAGE_SHAPE = (112, 112, 3)
 _COLOURS = len(NAMES)
 _PAIRS = tuple((a, b) for a in range(_COLOURS) for b in range(a + 1, _COLOURS))

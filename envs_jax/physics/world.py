@@ -24,6 +24,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
+from envs_jax import heldout, options
 from envs_jax.physics import picture, route, table
 from envs_jax.physics.words import ACTIONS, ID, LATTICE, LONG, PHRASES, RGB, SHORT, VECTORS
 from envs_jax.render import raster
@@ -32,7 +33,6 @@ from envs_jax.world import Step
 
 TOLERANCE = 0.05  # metres
 PAD = 0.085  # metres, of a pad's edge from its middle
-SPLITS = ("all", "train", "test")
 _LEAST_SIDE, _MOST_SIDE = 64, 1024
 _LABELS = Labels.build(PHRASES)
 _FLAT_FAR = 0.25  # metres, from which a goal is called far
@@ -125,19 +125,12 @@ class TableTop:
     phrases = PHRASES
 
     def __post_init__(self):
-        shape = self.image_shape
-        ok = isinstance(shape, tuple) and len(shape) == 3 and all(type(n) is int for n in shape) and shape[2] == 3
-        if not ok or not all(_LEAST_SIDE <= n <= _MOST_SIDE for n in shape[:2]):
-            raise ValueError(
-                f"image_shape is {shape!r}; accepted: (height, width, 3), both from {_LEAST_SIDE} to {_MOST_SIDE}"
-            )
-        if type(self.max_steps) is not int or self.max_steps < 1:
-            raise ValueError(f"max_steps is {self.max_steps!r}; accepted: a positive int")
+        options.check_image_shape(self.image_shape, (_LEAST_SIDE, _LEAST_SIDE), _MOST_SIDE)
+        options.check_max_steps(self.max_steps)
         number = isinstance(self.progress, int | float) and not isinstance(self.progress, bool)
         if not number or not math.isfinite(self.progress) or not 0 <= self.progress <= 100:
             raise ValueError(f"progress is {self.progress!r}; accepted: a number from 0 to 100, reward per metre")
-        if self.split not in SPLITS:
-            raise ValueError(f"split is {self.split!r}; accepted: {', '.join(SPLITS)}")
+        heldout.check_split(self.split)
 
     @property
     def instruction(self) -> str:

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt8
 
+from envs_jax import heldout
 from envs_jax.shop import catalogue, layout, page, picture, words
 from envs_jax.shop import expert as script
 from envs_jax.shop.catalogue import QUERY, RETURNED, SHOWN, Catalogue
@@ -80,7 +81,7 @@ class WebShop:
     groups: int = catalogue.MOST_GROUPS
     seed: int = 0
     max_steps: int = 15
-    split: Literal["all", "train", "test"] = "all"
+    split: heldout.Split = "all"
     text: Literal["page", "goal"] = "page"
     scale: int = 1
 
@@ -103,9 +104,9 @@ class WebShop:
             value = getattr(self, field)
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{field} is {value!r}; accepted: an int from {low} to {high}")
-        for field, accepted in (("split", ("all", "train", "test")), ("text", tuple(_DESCRIBED))):
-            if getattr(self, field) not in accepted:
-                raise ValueError(f"{field} is {getattr(self, field)!r}; accepted: {', '.join(accepted)}")
+        heldout.check_split(self.split)
+        if self.text not in _DESCRIBED:
+            raise ValueError(f"text is {self.text!r}; accepted: {', '.join(_DESCRIBED)}")
         if not len(self._goals[0]):
             raise ValueError(
                 f"split is {self.split!r}, of which {self.products} products have no goal; accepted: more"

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 import envs_jax
+from envs_jax.world import slots_of
 from experiments.build import Parts, build, policy_in
 from experiments.config import ConfigError, EvaluationConfig, RunConfig
 from experiments.presets import PRESETS
@@ -177,7 +178,8 @@ def _longer(parts: Parts, wanted: int) -> str:
 
     def added(instruction: str) -> int:
         told = [
-            encode(parts.tokenizer, task_text(text, world.actions)) for text in (world.instruction, instruction)
+            encode(parts.tokenizer, task_text(text, world.actions, slots_of(world)))
+            for text in (world.instruction, instruction)
         ]
         return have + len(told[1]) - len(told[0])
 

@@ -16,8 +16,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Int
 
 from envs_jax import World
+from envs_jax.world import Slot, slots_of
 from vldac.models import ImageSpan
 from vldac.text.chat import user_turn
 from vldac.text.fragments import FragmentTable
@@ -114,7 +116,7 @@ class Prompt:
                 raise ValueError(f"text {text!r} was encoded to tokens that are not text: {strange}")
             return tokens
 
-        task = task_text(world.instruction, world.actions)
+        task = task_text(world.instruction, world.actions, slots_of(world))
         phrases = [words(f" {phrase}") for phrase in world.phrases]
         text_slots = 0
         if text_observation:
@@ -204,13 +206,28 @@ class Prompt:
         )
 
 
-def task_text(instruction: str, actions: tuple[str, ...]) -> str:
-    """What the model is told once: the task, what it may say, and how."""
+def task_text(instruction: str, actions: tuple[str, ...], slots: Mapping[str, Slot] = MappingProxyType({})) -> str:
+    """What the model is told once: the task, what it may say, and how.
+
+    Args:
+      instruction, actions: the world's.
+      slots: the world's, if its actions have places, as in "search[{word}]": a line says what to put there.
+    """
     return (
         f"{instruction}\n"
         f"Actions: {', '.join(actions)}\n"
+        f"{_filling(slots)}"
         'Think, then act: {"thoughts": "what you see", "action": "one of the actions"}\n'
     )
+
+
+def _filling(slots: Mapping[str, Slot]) -> str:
+    """'In place of {word} say 1 to 6 words, such as "king"; of {link} say one, such as "item 1".', a line."""
+    parts = []
+    for name, slot in slots.items():
+        many = f"1 to {slot.most} words" if slot.most > 1 else "one"
+        parts.append(f'of {{{name}}} say {many}, such as "{slot.words[len(slot.words) // 2]}"')
+    return f"In place {'; '.join(parts)}.\n" if parts else ""
 
 
 def _array(*parts: Sequence[int]) -> np.ndarray:

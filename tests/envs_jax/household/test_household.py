@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import envs_jax
+from envs_jax.household import rules, text
 from envs_jax.household import tables as t
-from envs_jax.household import text
 from envs_jax.world import spoken
 from tests.envs_jax.household.engine import Engine
 
@@ -158,3 +158,17 @@ def test_bad_options_are_named(field, value):
 )
 def test_it_keeps_the_contract(name):
     envs_jax.check(envs_jax.make(name), episodes=32, states=3)
+
+
+def test_a_lamp_that_is_used_again_stays_on_and_is_said_to_be_turned_on_again():
+    world = envs_jax.make("household/look_in_light:receptacles=10,objects=16")
+    state = jax.jit(world.reset)(jax.random.key(0))
+    lamp = int(np.flatnonzero(np.isin(np.asarray(rules.object_types(state)), np.flatnonzero(t.LAMP)))[0])
+    state, word = state.replace(here=state.at[lamp]), int(state.objects[lamp])
+    step, use = jax.jit(world.step), jnp.array([rules.USE, word, -1], jnp.int32)
+    for _ in range(3):
+        state, _ = step(state, use)
+        assert bool(state.on[lamp])
+        assert text.sentence(world.describe(state)).startswith(f"You turn on the {t.OBJECT_WORDS[word]}.")
+    state, _ = step(state, jnp.array([rules.EXAMINE_OBJECT, word, -1], jnp.int32))
+    assert text.sentence(world.describe(state)).startswith(f"This {t.OBJECT_WORDS[word]} is on.")

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import envs_jax
+from envs_jax.world import Slot
 from vldac.models import ImageSpan, image_position_extent, image_position_offsets
 from vldac.text.prompt import Prompt, task_text
 from vldac.text.tokenizer import decode_answer, encode, load_tokenizer, special_id, vocabulary
@@ -113,3 +115,21 @@ def test_without_text_observation_there_are_no_slots_for_it(signal, tokenizer, t
     assert blind.context_slots == prompt.context_slots - len(" green")
     words = encode(tokenizer, " green")
     assert prompt.context(jnp.int32(1), jnp.array([1], jnp.int32)).tokens[24:30].tolist() == words
+
+
+def test_a_task_says_how_to_fill_the_places_of_an_action():
+    slots = {"word": Slot(("lamp", "red", "tea pot"), most=6), "link": Slot(("buy now",))}
+    told = task_text("Buy it.", ("search[{word}]", "click[{link}]"), slots).splitlines()
+    assert told[2] == 'In place of {word} say 1 to 6 words, such as "red"; of {link} say one, such as "buy now".'
+    assert len(told) == 1 + len(task_text("Buy it.", ("search[{word}]", "click[{link}]")).splitlines())
+
+
+@pytest.mark.parametrize("name", ["household/any", "shop/web_shop"])
+def test_the_prompt_of_a_world_with_places_names_every_one_with_a_word_of_it(name, tokenizer, tokens):
+    world = envs_jax.make(name)
+    prompt = Prompt.build(world, tokenizer, tokens, SPAN, history=1, text_observation=False)
+    line = next(line for line in spelled(tokens, tokenizer, prompt.prefix).splitlines() if "In place of" in line)
+    assert len(line) < 120
+    for place, slot in world.slots.items():
+        said = line.split(f"of {{{place}}} say ")[1].split('such as "')[1].split('"')[0]
+        assert said in slot.words

@@ -1,4 +1,4 @@
-"""Options that MiniWorld tasks have in common, checked."""
+"""Options that worlds have in common, checked: a ValueError names the option, its value and what is accepted."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import math
 from typing import Any
 
 
-def check_image_shape(value: Any) -> None:
-    """Raises ValueError unless `value` is (height, width, 3) of 8 to 1024 pixels a side."""
+def check_image_shape(value: Any, least: tuple[int, int] = (8, 8), most: int | None = 1024) -> None:
+    """Raises ValueError unless `value` is (height, width, 3) within limits.
+
+    Args:
+      least: pixels of the height and of the width at the least.
+      most: of both at the most; None for no limit.
+    """
     ok = isinstance(value, tuple) and len(value) == 3 and all(type(n) is int for n in value)
-    if not ok or value[2] != 3 or not all(8 <= n <= 1024 for n in value[:2]):
-        raise ValueError(f"image_shape is {value!r}; accepted: (height, width, 3), both from 8 to 1024")
+    ok = ok and value[2] == 3 and value[0] >= least[0] and value[1] >= least[1]
+    if ok and (most is None or max(value[:2]) <= most):
+        return
+    size = f"both at least {least[0]}" if least[0] == least[1] else f"at least {least[0]} x {least[1]}"
+    if most is not None:
+        size = f"both from {least[0]} to {most}"
+    raise ValueError(f"image_shape is {value!r}; accepted: (height, width, 3), {size}")
 
 
 def check_max_steps(value: Any) -> None:
