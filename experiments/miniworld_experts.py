@@ -83,13 +83,16 @@ def row(name: str, episodes: int) -> str:
     least = bound(world, start)
     took = steps[success]
     if not len(took):
-        return f"| {name} | 0.0 % | - | - | - | - | {world.max_steps} |"
+        return f"| {name} | {episodes} | 0.0 % | - | - | - | - | - | {world.max_steps} |"
     middle, late = np.percentile(took, (50, 95))
-    line = f"| {name} | {100 * success.mean():.1f} % | {took.mean():.1f} | {middle:.0f} | {late:.0f} | "
+    line = (
+        f"| {name} | {episodes} | {100 * success.mean():.1f} % | {took.mean():.1f} | {middle:.0f} | {late:.0f} | "
+    )
     if least is None:
-        return line + f"- | {world.max_steps} |"
+        return line + f"- | - | {world.max_steps} |"
     assert (least[success] <= took).all(), "a bound was beaten"
-    return line + f"{least[success].mean():.1f} | {world.max_steps} |"
+    fewest = least[success].mean()
+    return line + f"{fewest:.1f} | {took.mean() / fewest:.2f} | {world.max_steps} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -107,10 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "",
         f"`python -m experiments.miniworld_experts --episodes {given.episodes}`, seed 0. Steps are those of",
         "successful episodes; the bound is what no policy can beat in a room without walls and things (see",
-        "`experiments/miniworld_experts.py`), - where a task is not to go to one place.",
+        "`experiments/miniworld_experts.py`), - where a task is not to go to one place; the ratio is mean steps to it.",
         "",
-        "| task | success | steps, mean | median | 95th percentile | bound, mean | limit |",
-        "|-|-|-|-|-|-|-|",
+        "| task | episodes | success | steps, mean | median | 95th percentile | bound, mean | ratio | limit |",
+        "|-|-|-|-|-|-|-|-|-|",
     ]
     print("\n".join(lines), flush=True)
     for name in given.worlds:
