@@ -26,12 +26,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import hypothesis
+import jax
+import pytest
 from flax import struct
 from jaxtyping import install_import_hook
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("repeatable")
 
+_MOST_RESIDENT = 3 * 2**30  # bytes of a worker; there are two
 _dataclass = struct.dataclass
 
 
@@ -46,3 +49,18 @@ def _unchecked_dataclass(cls=None, **options):
 
 struct.dataclass = _unchecked_dataclass
 install_import_hook(["vldac", "envs_jax", "experiments"], "beartype.beartype")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _room():
+    """Forgets compiled programs where they have grown large: a worker keeps all that its files ever compiled."""
+    yield
+    if _resident_bytes() > _MOST_RESIDENT:
+        jax.clear_caches()
+
+
+def _resident_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no Linux: nobody knows, and nothing is forgotten
+        return 0

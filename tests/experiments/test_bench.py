@@ -291,6 +291,7 @@ def traced(monkeypatch):
     monkeypatch.setattr(bench.ceilings, "measure", lambda: Ceilings({"float32": 1e9, "bfloat16": 1e9}, 1e9))
 
 
+@pytest.mark.slow
 def test_ours_and_the_peer_stand_side_by_side(tmp_path, traced, monkeypatch, capsys):
     """Each would have a process of its own; here they share this one. The peer computes in earnest."""
     from experiments.peers import hf_torch

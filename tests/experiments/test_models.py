@@ -58,6 +58,7 @@ def answers(model, **options) -> list[str]:
         return [reply.text for reply in engine.answer([request(), request(temperature=0.0)])]
 
 
+@pytest.mark.slow
 def test_a_run_says_what_its_export_says(run):
     """With its adapter, which the export has merged into the weights."""
     said = answers(run)

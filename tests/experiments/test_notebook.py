@@ -25,6 +25,7 @@ def test_it_is_kept_without_outputs(notebook):
             assert cell.outputs == [] and cell.execution_count is None
 
 
+@pytest.mark.slow
 def test_it_runs(notebook, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
     settings = [cell for cell in notebook.cells if "settings" in cell.metadata.get("tags", [])]

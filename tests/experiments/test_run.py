@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import experiments.run
 from vldac.metrics import read_metrics, read_summary
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +89,7 @@ def test_the_configuration_on_disk_runs_again_to_the_same_numbers(whole, tmp_pat
     assert numbers(tmp_path / "again") == numbers(folder)
 
 
+@pytest.mark.slow  # four processes one after another; test_checkpoints.py goes on from a stop, too
 def test_killed_at_any_moment_it_resumes_to_the_same_numbers(whole, tmp_path):
     """Killed as soon as the file shows so many iterations: before the first checkpoint, and beside later ones."""
     folder, _ = whole
@@ -170,8 +172,14 @@ def test_ctrl_c_finishes_the_iteration_saves_and_reports(tmp_path):
         (["--policy.max-tokens", "5", "--policy.decoding", "grammar"], "max_tokens is 5; accepted:"),
     ],
 )
-def test_nonsense_is_refused_before_anything_is_written(tmp_path, arguments, message):
-    code, output = run(*arguments, *([] if "--resume" in arguments else ["--folder", tmp_path / "runs"]))
+def test_nonsense_is_refused_before_anything_is_written(tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.setenv("COLUMNS", "200")
+    where = [] if "--resume" in arguments else ["--folder", str(tmp_path / "runs")]
+    try:
+        code = experiments.run.main([*arguments, *where])
+    except SystemExit as end:
+        code = end.code
+    output = "".join(capsys.readouterr())
     text = re.sub(r"[^\S ]|[│╭╮╰╯─]", " ", output)
     assert code == 2, output
     assert message in re.sub(r" +", " ", text), output

@@ -132,6 +132,7 @@ def assert_went_on(trained, folder, count, shape, iteration):
         assert_close(told["metrics restored"], trained["one"]["metrics"][iteration])
 
 
+@pytest.mark.slow  # minutes; test_processes.py kills one of two
 def test_four_processes_stop_when_one_is_killed_and_two_go_on(trained, folder):
     """From the checkpoint of one process to four; from that of the four to two, on another mesh."""
     codes, outputs = run_processes(folder, 4, "all", 2)

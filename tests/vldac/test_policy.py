@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +25,27 @@ def params(tiny):
     return drawn
 
 
+@cache
 def make(signal, tokenizer, tiny, dtype=jnp.float32, **config):
     return Policy.build(signal, tokenizer, tiny, PolicyConfig(max_tokens=TOKENS, **config), HEAD, dtype)
 
 
+@cache
+def programs(policy):
+    """(acts, scores) of a policy, jitted once for all tests that make the same."""
+
+    def run(params, observation, key, silent):
+        return policy.act(policy.prepare(params), observation, key, silent)
+
+    return jax.jit(run), jax.jit(policy.log_probs)
+
+
 def act(policy, params, observation, seed=1, silent=None):
-    run = jax.jit(lambda params, observation, key: policy.act(policy.prepare(params), observation, key, silent))
-    return run(params, observation, jax.random.key(seed))
+    return programs(policy)[0](params, observation, jax.random.key(seed), silent)
 
 
 def score(policy, params, observation, response):
-    return jax.jit(policy.log_probs)(params, observation, response.tokens, response.mask)
+    return programs(policy)[1](params, observation, response.tokens, response.mask)
 
 
 @pytest.mark.parametrize(("decoding", "history"), [("free", 3), ("grammar", 1)])
@@ -80,7 +91,7 @@ def test_answers_follow_their_logits_and_their_key(signal, tokenizer, tiny, para
 
 def test_masks_end_with_the_end_of_the_answer(signal, tokenizer, tiny, params, observations):
     policy = make(signal, tokenizer, tiny, decoding="grammar")
-    response = jax.device_get(act(policy, params, observations(signal, 8, 1)))
+    response = jax.device_get(act(policy, params, observations(signal, 16, 1)))
     for tokens, mask in zip(response.tokens, response.mask, strict=True):
         length = mask.sum()
         assert mask[:length].all() and tokens[length - 1] == policy.vocabulary.eos_id
@@ -147,7 +158,7 @@ def test_frames_and_text_are_seen(signal, tokenizer, tiny, params, observations)
 
 def test_the_critic_teaches_the_model_nothing(signal, tokenizer, tiny, params, observations):
     policy = make(signal, tokenizer, tiny)
-    observation = observations(signal, 2, 1)
+    observation = observations(signal, 4, 1)
     response = act(policy, params, observation)
 
     def total(params, field):
@@ -163,7 +174,7 @@ def test_the_critic_teaches_the_model_nothing(signal, tokenizer, tiny, params, o
 
 def test_first_and_last_token_are_scored(signal, tokenizer, tiny, params, observations):
     policy = make(signal, tokenizer, tiny, decoding="grammar")
-    observation = observations(signal, 4, 1)
+    observation = observations(signal, 16, 1)
     response = act(policy, params, observation)
     scores = score(policy, params, observation, response)
     last = np.asarray(response.mask.sum(-1) - 1)
@@ -171,7 +182,7 @@ def test_first_and_last_token_are_scored(signal, tokenizer, tiny, params, observ
     unmasked = score(free, params, observation, response)
     # Under the grammar two tokens may begin an answer; without it any may, and the end is as uncertain.
     assert (np.asarray(unmasked.log_probs[:, 0]) < np.asarray(scores.log_probs[:, 0])).all()
-    assert (np.asarray(unmasked.log_probs)[np.arange(4), last] < -1e-3).all()
+    assert (np.asarray(unmasked.log_probs)[np.arange(16), last] < -1e-3).all()
     assert not np.asarray(scores.log_probs)[~np.asarray(response.mask)].any()
 
 

@@ -63,6 +63,7 @@ def test_the_expert_writes_records_that_are_read_back(policy, tokenizer):
         assert thoughts_of(text) == "thing two"
 
 
+@pytest.mark.parametrize("policy", ["grammar"], indirect=True)
 def test_imitation_learns_to_write_records(policy, tokenizer, tiny):
     writer = AnswerWriter.build(WORLD.phrases, WORLD.actions, tokenizer, policy.vocabulary, TOKENS, WORLD.slots)
     setup = Imitation(WORLD, policy, writer, ImitationConfig(steps=60, worlds=8, window=2, learning_rate=1e-2))

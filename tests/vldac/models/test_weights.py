@@ -335,6 +335,7 @@ def write_large(folder: Path) -> tuple[int, int, float]:
     return sum(sizes), max(sizes), total
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_loading_takes_the_parameters_and_little_more(tmp_path):
     """On the CPU, where the devices' memory is the host's: a second copy of anything large would show.
