@@ -13,7 +13,6 @@ from vldac.evaluate.spatial import scenes
 from vldac.evaluate.spatial.film import film
 from vldac.evaluate.spatial.questions import KINDS, Asked, Wanted
 from vldac.evaluate.vsi_bench.prompts import prompt
-from vldac.evaluate.vsi_bench.scoring import first_word
 from vldac.generate.request import Message, Reply, Request, Video
 
 TASKS = tuple(KINDS)
@@ -111,21 +110,8 @@ class Spatial:
             )
 
     def judge(self, question: Question, reply: Reply) -> Sample:
-        """`official` and `lmms_eval`, VSI-Bench's two scores, each in 0..1, of the reply without blanks around."""
-        answer = reply.text.strip()
-        return Sample(
-            id=question.id,
-            task=question.task,
-            messages=question.request.messages,
-            answer=reply.text,
-            extracted=first_word(answer) or None,
-            truth=question.truth,
-            scores={
-                "official": vsi_bench.score(answer, question.truth, question.task),
-                "lmms_eval": vsi_bench.score_lmms_eval(answer, question.truth, question.task),
-            },
-            notes=f"cut off after {reply.answer_tokens} tokens" if reply.finish_reason == "length" else "",
-        )
+        """As VSI-Bench's answers are, see `vsi_bench.judge`."""
+        return vsi_bench.judge(question, reply)
 
     def summary(self, samples: Sequence[Sample]) -> dict[str, float]:
         """VSI-Bench's figures of what there is, in percent; "overall" is the mean of these.

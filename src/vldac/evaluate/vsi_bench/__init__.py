@@ -8,7 +8,7 @@
 `pyarrow` (the `benchmarks` extra).
 """
 
-from vldac.evaluate.vsi_bench.benchmark import SAMPLINGS, VSIBench
+from vldac.evaluate.vsi_bench.benchmark import SAMPLINGS, VSIBench, judge
 from vldac.evaluate.vsi_bench.data import SUBSETS
 from vldac.evaluate.vsi_bench.scoring import CHOICE, DIRECTIONS, NUMBER, aggregate, score, score_lmms_eval
 
@@ -20,6 +20,7 @@ __all__ = [
     "SUBSETS",
     "VSIBench",
     "aggregate",
+    "judge",
     "score",
     "score_lmms_eval",
 ]

@@ -28,6 +28,28 @@ SAMPLINGS = ("uniform", "two_a_second")
 MAX_TOKENS = 16
 
 
+def judge(question: Question, reply: Reply) -> Sample:
+    """`official` and `lmms_eval`, VSI-Bench's two scores, each in 0..1.
+
+    Blanks around the answer are taken off before it is scored, as the model classes of both harnesses do.
+    """
+    answer = reply.text.strip()
+    cut = reply.finish_reason == "length"
+    return Sample(
+        id=question.id,
+        task=question.task,
+        messages=question.request.messages,
+        answer=reply.text,
+        extracted=first_word(answer) or None,
+        truth=question.truth,
+        scores={
+            "official": score(answer, question.truth, question.task),
+            "lmms_eval": score_lmms_eval(answer, question.truth, question.task),
+        },
+        notes=f"cut off after {reply.answer_tokens} tokens" if cut else "",
+    )
+
+
 class VSIBench:
     """VSI-Bench from the files as published.
 
@@ -108,25 +130,8 @@ class VSIBench:
         return map(self._question, self._asked)
 
     def judge(self, question: Question, reply: Reply) -> Sample:
-        """`official` and `lmms_eval`, each in 0..1.
-
-        Blanks around the answer are taken off before it is scored, as the model classes of both harnesses do.
-        """
-        answer = reply.text.strip()
-        cut = reply.finish_reason == "length"
-        return Sample(
-            id=question.id,
-            task=question.task,
-            messages=question.request.messages,
-            answer=reply.text,
-            extracted=first_word(answer) or None,
-            truth=question.truth,
-            scores={
-                "official": score(answer, question.truth, question.task),
-                "lmms_eval": score_lmms_eval(answer, question.truth, question.task),
-            },
-            notes=f"cut off after {reply.answer_tokens} tokens" if cut else "",
-        )
+        """See `judge`."""
+        return judge(question, reply)
 
     def summary(self, samples: Sequence[Sample]) -> dict[str, float]:
         """The official figures in percent under their official names, then lmms-eval's as `lmms_eval/...`.
