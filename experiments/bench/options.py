@@ -16,6 +16,7 @@ import tyro
 
 import envs_jax
 from envs_jax.world import slots_of
+from experiments.bench.lengths import TimedPolicy
 from experiments.build import Parts, build, policy_in
 from experiments.config import ConfigError, EvaluationConfig, RunConfig
 from experiments.presets import PRESETS
@@ -46,6 +47,8 @@ class Options:
     """Times that each program is timed, after one that is not."""
     prompt_tokens: int = 0
     """Tokens of the static text: the task is made longer until it has them. 0 = as the world has it."""
+    answer_lengths: tuple[int, int] = (0, 0)
+    """Tokens of an answer, at least and at most: drawn, whatever the model writes. 0 0 = the model ends them."""
     numbers: tuple[int, ...] = ()
     """Worlds side by side, for `worlds`; none = 64 256 on a CPU, 256 1024 4096 elsewhere."""
     worlds: tuple[str, ...] = ()
@@ -63,6 +66,12 @@ class Options:
             raise ConfigError(f"repeats is {self.repeats}; accepted: 1 or more")
         if self.prompt_tokens < 0:
             raise ConfigError(f"prompt_tokens is {self.prompt_tokens}; accepted: 0 or more")
+        least, most = self.answer_lengths
+        if any(self.answer_lengths) and not 1 <= least <= most <= self.run.policy.max_tokens:
+            raise ConfigError(
+                f"answer_lengths is {self.answer_lengths}; accepted: 0 0, or two numbers that rise, from 1 to "
+                f"policy.max_tokens, which is {self.run.policy.max_tokens}"
+            )
         if any(number < 1 for number in self.numbers):
             raise ConfigError(f"numbers is {self.numbers}; accepted: numbers of worlds, 1 or more")
         if any(side < 0 for side in self.image) or (0 in self.image and any(self.image)):
@@ -150,18 +159,20 @@ def _help(pieces: Sequence[str]) -> str:
 
 
 def parts_of(options: Options) -> Parts:
-    """What is to be timed, its prompt as long as was asked for.
+    """What is to be timed, its prompt and its answers as long as was asked for.
 
     Raises:
       ConfigError: parts that do not fit each other, or a prompt that is longer already.
     """
     parts = build(options.run)
-    if not options.prompt_tokens:
-        return parts
-    old = parts.setup
-    world = _told(old.world, _longer(parts, options.prompt_tokens))
-    policy = policy_in(world, parts.config, parts.tokenizer, parts.model_config)
-    return dataclasses.replace(parts, setup=dataclasses.replace(old, world=world, policy=policy))
+    setup = parts.setup
+    if options.prompt_tokens:
+        world = _told(setup.world, _longer(parts, options.prompt_tokens))
+        policy = policy_in(world, parts.config, parts.tokenizer, parts.model_config)
+        setup = dataclasses.replace(setup, world=world, policy=policy)
+    if any(options.answer_lengths):
+        setup = dataclasses.replace(setup, policy=TimedPolicy.of(setup.policy, options.answer_lengths))
+    return dataclasses.replace(parts, setup=setup)
 
 
 def _told(world: envs_jax.World, instruction: str) -> envs_jax.World:

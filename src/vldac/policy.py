@@ -383,11 +383,17 @@ class Policy:
             index=index + (live if index.ndim else 1),
             token=token,
             state=jnp.where(live, self.grammar.advance(answers.state, token), answers.state),
-            done=answers.done | (token == self.vocabulary.eos_id) | (index + 1 >= length),
+            done=answers.done | self._ends(answers.keys, token, index + 1),
             tokens=jnp.where(here, token[:, None], answers.tokens),
             log_probs=jnp.where(here, log_prob[:, None], answers.log_probs),
             mask=answers.mask | here,
         )
+
+    def _ends(
+        self, keys: Key[Array, " b"], token: Int[Array, " b"], written: Int[Array, "..."]
+    ) -> Bool[Array, " b"]:
+        """Whether answers end with `token`, their token number `written`. (A benchmark has other rules.)"""
+        return (token == self.vocabulary.eos_id) | (written >= self.config.max_tokens)
 
     def prefix(self, params: Any, key: PRNGKeyArray | None = None) -> KVCache:
         """Keys and values of the static text, for all lanes; differentiable in `params`.

@@ -20,6 +20,7 @@ import envs_jax
 from experiments.bench import __main__ as bench
 from experiments.bench import options, pieces, work
 from experiments.bench.ceilings import Ceilings
+from experiments.bench.lengths import TimedPolicy
 from experiments.bench.measure import Program
 from experiments.bench.options import PIECES, parse, parts_of
 from experiments.bench.table import COUNTS, Row, compare
@@ -356,6 +357,28 @@ def test_the_prompt_has_as_many_tokens_as_are_asked_for():
         parts_of(command(*SMALL, "--prompt-tokens", "20").options)
 
 
+def timed(least: int, most: int) -> TimedPolicy:
+    """A policy of which nothing is there but when its answers end."""
+    policy = object.__new__(TimedPolicy)
+    object.__setattr__(policy, "lengths", (least, most))
+    return policy
+
+
+def test_answers_end_where_their_key_says_whatever_is_written():
+    keys, written = jax.random.split(jax.random.key(0), 64), jnp.arange(1, 13)
+
+    def ends(policy, token):
+        """bool[answers, tokens]"""
+        return np.asarray(jax.vmap(lambda n: policy._ends(keys, jnp.full(64, token), n), out_axes=1)(written))
+
+    drawn = ends(timed(3, 12), 0)
+    lengths = 12 - drawn.sum(1) + 1
+    assert set(lengths) == set(range(3, 13))  # every length, and each answer ends once
+    assert (drawn == (written >= lengths[:, None])).all()
+    assert (ends(timed(3, 12), 1) == drawn).all()
+    assert (ends(timed(5, 5), 0) == (written >= 5)).all()
+
+
 def test_worlds_are_named_by_patterns_each_once():
     found = command("worlds", "--worlds", "miniworld/one_room_s6*", "miniworld/one_room_s6", "cards/*").worlds
     assert found[:2] == ("miniworld/one_room_s6", "miniworld/one_room_s6_fast")
@@ -398,6 +421,9 @@ def test_our_names_are_the_originals():
         (["decode", "update", "nano", "mini"], "'mini' is one word too many"),
         (["decode", "--repeats", "0"], "repeats is 0; accepted: 1 or more"),
         (["worlds", "--numbers", "0"], "numbers is (0,); accepted"),
+        (["decode", "--answer-lengths", "3", "2"], "answer_lengths is (3, 2); accepted: 0 0, or two numbers"),
+        (["decode", "--answer-lengths", "0", "5"], "answer_lengths is (0, 5); accepted: 0 0, or two numbers"),
+        (["decode", "--answer-lengths", "1", "99"], "policy.max_tokens, which is 12"),
         (["decode", "--json", "/nowhere/at/all.json"], "json is '/nowhere/at/all.json'; accepted"),
         (
             ["worlds", "--worlds", "miniworld/*", "nowhere/*"],
