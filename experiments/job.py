@@ -16,6 +16,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,12 @@ class Job:
         self.clock = Clock()
         self._writes = jax.process_index() == 0  # the run's files, all but what a checkpoint needs of others
         self._programs: dict[Any, Callable] = {}
+        setup = parts.setup
+        self._gather = jax.jit(
+            lambda params, lanes, key: (
+                rollout(setup.policy, setup.world, params, lanes, key, setup.rollout)[1].reward
+            )
+        )
         self._memory = memory.device_memory()
         self._wrong: set[str] = set()  # conditions that hold at present
         self._counted: int | None = None  # bytes of an iteration, once the compiler has told
@@ -199,10 +206,21 @@ class Job:
 
     def _compiled(self, name: Any, jitted: Any, *args: Any) -> Callable:
         """The compiled program for these arguments, by name; compiling is booked as such."""
-        if name not in self._programs:
-            with self.clock("compile"):
-                self._programs[name] = jitted.lower(*args).compile()
+        self._compile({name: (jitted, args)})
         return self._programs[name]
+
+    def _compile(self, wanted: dict[Any, tuple[Any, tuple]]) -> None:
+        """Compiles what is not compiled yet, side by side: the longest takes as long as all.
+
+        Args:
+          wanted: (jitted function, arguments) by name.
+        """
+        if wanted := {name: what for name, what in wanted.items() if name not in self._programs}:
+            with self.clock("compile"), ThreadPoolExecutor() as pool:
+                # Tracing looks at the mesh and the precision around it, which are this thread's own.
+                lowered = [jitted.lower(*args) for jitted, args in wanted.values()]
+                compiled = pool.map(lambda program: program.compile(), lowered)
+                self._programs |= zip(wanted, compiled, strict=True)
 
     def _restore(self, checkpoints: Checkpointer) -> train.TrainState | None:
         """The newest whole checkpoint, None if the run was stopped before its first."""
@@ -248,7 +266,13 @@ class Job:
         with writer or contextlib.nullcontext():
             saved = done
             while done < setup.iterations and not interrupt.wanted:
-                step = self._compiled("iteration", train.jit_iteration, setup, state)
+                self._compile(
+                    {
+                        "iteration": (train.jit_iteration, (setup, state)),
+                        "rollout": (self._gather, _rollout_arguments(state)),  # for `_split_time`
+                    }
+                )
+                step = self._programs["iteration"]
                 self._counted = memory.program_bytes(step)
                 memory.check(setup, self._counted or 0, self._memory, "the compiler's count")
                 started = time.perf_counter()
@@ -350,13 +374,8 @@ class Job:
         setup, training = self.parts.setup, self.clock.seconds.get("training")
         if not training:
             return
-        gather = jax.jit(
-            lambda params, lanes, key: (
-                rollout(setup.policy, setup.world, params, lanes, key, setup.rollout)[1].reward
-            )
-        )
-        args = state.policy_params, state.lanes, state.key
-        run = self._compiled("rollout", gather, *args)
+        args = _rollout_arguments(state)
+        run = self._compiled("rollout", self._gather, *args)
         times = []
         for _ in range(_SPLIT_RUNS):
             started = time.perf_counter()
@@ -389,6 +408,11 @@ class Job:
         if self._writes:
             write_summary(self.run_dir, summary)
         return summary
+
+
+def _rollout_arguments(state: train.TrainState) -> tuple:
+    """Of a rollout alone."""
+    return state.policy_params, state.lanes, state.key
 
 
 def note(summary: dict[str, Any], world: str, label: str, results: Results) -> None:
