@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -187,7 +188,7 @@ def unstack(stacked: nnx.Module, dtype: DTypeLike | None = None) -> tuple[nnx.St
     state = nnx.state(stacked)
     count = jax.tree.leaves(state)[0].shape[0]
     state = jax.tree.map(lambda x: x if dtype is None else x.astype(dtype), state)
-    return tuple(jax.tree.map(lambda x: x[layer], state) for layer in range(count))  # noqa: B023 (used at once)
+    return tuple(jax.tree.map(partial(_row, number), state) for number in range(count))
 
 
 def scan_stack(
@@ -243,12 +244,18 @@ def scan_stack(
 
     if not unroll:
         return jax.lax.scan(body(step), carry, (params, xs))
-    ys = []
+    # Inside jit, layers that are alike are traced and differentiated once; the compiler writes them out.
+    each, ys = jax.jit(body(step)), []
     for number in range(count):
-        inputs = jax.tree.map(lambda leaf: leaf[number], (params, xs))  # noqa: B023 (used at once)
-        carry, y = body(last if last and number == count - 1 else step)(carry, inputs)
+        inputs = jax.tree.map(partial(_row, number), (params, xs))
+        carry, y = (body(last) if last and number == count - 1 else each)(carry, inputs)
         ys.append(y)
     return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)
+
+
+def _row(number: int, x: Array) -> Array:
+    """x[number], traced in a fraction of the time."""
+    return jax.lax.index_in_dim(x, number, keepdims=False)
 
 
 def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float, dtype: DTypeLike) -> Array:
