@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -274,18 +275,28 @@ def update(
     config = setup.optimizer
     transformation = setup.transformation()
     batch, critic_metrics = learning_batch(setup, state, trajectory)
+    # A minibatch has as many steps of every group of worlds, a microbatch as many of every chunk of groups: on
+    # whatever devices the worlds are, steps stay with their worlds. [B * T, ...] -> [chunks, B * T / chunks, ...]
+    microbatch = config.microbatch or config.minibatch
+    groups, chunks = (math.gcd(setup.rollout.worlds, size) for size in (config.minibatch, microbatch))
+    batch = shard_batch(jax.tree.map(lambda x: x.reshape(chunks, -1, *x.shape[1:]), batch))
     # Warm-up: the critic alone learns, until its values are worth an advantage.
     actor = (state.iteration >= setup.algorithm.critic_warmup).astype(jnp.float32)
 
     def whole(params):
         return state.replace(params=params).policy_params
 
+    def pick(tree, rows):
+        """Steps number rows, int32[chunks, n], of each chunk: leaves [chunks * n, ...]."""
+        picked = jax.tree.map(lambda leaf: jax.vmap(lambda leaf, rows: leaf[rows])(leaf, rows), tree)
+        return shard_batch(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), picked))
+
     def minibatch_update(carry, rows_and_key):
-        """One optimizer update from the steps number rows, int32[minibatch]."""
+        """One optimizer update from the steps number rows, int32[chunks, minibatch / chunks]."""
         params, opt_state, skipped = carry
         rows, key = rows_and_key
         prefix_key, key = jax.random.split(key)
-        weights = batch.valid / jnp.maximum(batch.valid[rows].sum(), 1.0)
+        count = jnp.maximum(pick(batch.valid, rows).sum(), 1.0)
 
         def prefix(params):
             cache = setup.policy.prefix(whole(params), prefix_key if setup.policy.dropout else None)
@@ -296,18 +307,18 @@ def update(
         keys_values, pull_back, positions = jax.vjp(prefix, params, has_aux=True)
 
         def gradient(rows, key):
-            part = shard_batch(jax.tree.map(lambda leaf: leaf[rows], batch))
+            part = pick(batch, rows)
 
             def loss(params, keys_values):
                 cache = KVCache(*keys_values, positions)
-                return step_loss(setup, whole(params), part, weights[rows], actor, key, cache)
+                return step_loss(setup, whole(params), part, part.valid / count, actor, key, cache)
 
             return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, keys_values)
 
         def accumulate(total, part):
             return jax.tree.map(jnp.add, total, gradient(*part)), None
 
-        parts = rows.reshape(-1, config.microbatch or config.minibatch)
+        parts = jnp.moveaxis(rows.reshape(chunks, -1, microbatch // chunks), 1, 0)
         keys = jax.random.split(key, len(parts))
         shapes = jax.eval_shape(gradient, parts[0], keys[0])
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
@@ -326,11 +337,10 @@ def update(
 
     def epoch(carry, keys):
         shuffle_key, dropout_key = keys
-        # Drawn in the order of time, looked up in that of `learning_batch`: worked example, step 1 of world 0 of 3
-        # worlds and 2 steps: 1 * 3 + 0 = 3 -> 0 * 2 + 1 = 1.
-        rows = jax.random.permutation(shuffle_key, len(batch.valid))
-        rows = rows % setup.rollout.worlds * setup.rollout.steps + rows // setup.rollout.worlds
-        rows = rows.reshape(-1, config.minibatch)
+        rows = shuffled(shuffle_key, setup.rollout.worlds * setup.rollout.steps, config.minibatch, groups)
+        # Numbers in a group -> in its chunk. Worked example, 4 groups of 3 steps in 2 chunks: + [0 3 | 0 3].
+        rows = rows + jnp.arange(groups)[:, None] % (groups // chunks) * (batch.valid.size // groups)
+        rows = rows.reshape(len(rows), chunks, -1)
         return jax.lax.scan(minibatch_update, carry, (rows, jax.random.split(dropout_key, len(rows))))
 
     carry = state.params, state.opt_state, state.skipped
@@ -344,6 +354,25 @@ def update(
     metrics |= critic_metrics
     metrics |= {"logprob_mismatch": mismatch, "updates_skipped": (~sound).sum().astype(jnp.float32)}
     return params, opt_state, skipped, metrics
+
+
+def shuffled(key: PRNGKeyArray, steps: int, minibatch: int, groups: int) -> Int[Array, "m g n"]:
+    """Every step in one minibatch, and in every minibatch as many steps of each group.
+
+    Worked example, 8 steps in 2 groups, minibatches of 4: [[2 0] [1 3]], [[3 1] [2 0]], the first pair of each of
+    group 0.
+
+    Args:
+      key: of the order.
+      steps: of all groups.
+      minibatch: steps of one; divides `steps`.
+      groups: divides `minibatch`.
+
+    Returns:
+      Numbers within their group, 0 ... steps / groups - 1, of each minibatch and group.
+    """
+    order = jax.vmap(partial(jax.random.permutation, x=steps // groups))(jax.random.split(key, groups))
+    return jnp.moveaxis(order.reshape(groups, -1, minibatch // groups), 1, 0)
 
 
 def learning_batch(
