@@ -12,7 +12,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from envs_jax.render.facets import (
     BALL,
@@ -141,17 +141,22 @@ def render(
     )
     light = _pick(_ten_bits(lit(facets, scene.light, scene.sky)), facet)
     texel = fetch(atlas, texture, surface.u, surface.v, surface.footprint())
-    colour = [value * _of_ten_bits(light, k) for k, value in enumerate(texel)]
+    packed = _packed([value * _of_ten_bits(light, k) for k, value in enumerate(texel)])
     if len(view.rounds.gain):
-        row = jnp.maximum(view.round, 0)
-        _, normal = seen(view.rounds, _ray(camera, image_size), row)
-        shone = shine(view.rounds, scene.light, row, normal)
-        colour = [jnp.where(view.round >= 0, 255.0 * mine, old) for mine, old in zip(shone, colour, strict=True)]
-    packed = jnp.zeros(image_size, jnp.uint32)
-    for channel, value in enumerate(colour):
-        packed |= jnp.round(value).astype(jnp.int32).astype(jnp.uint32) << (8 * channel)
+        shone = shine(view.rounds, scene.light, _ray(camera, image_size), jnp.maximum(view.round, 0))
+        # Materialised: else what it is computed from would be, twenty numbers a pixel.
+        shone = jax.lax.optimization_barrier(_packed([255.0 * value for value in shone]))
+        packed = jnp.where(view.round >= 0, shone, packed)
     # One number a pixel, whose bytes are the colours. Materialised, or each byte would repeat the work of all.
     return jax.lax.bitcast_convert_type(jax.lax.optimization_barrier(packed), jnp.uint8)[..., :3]
+
+
+def _packed(colour: list[Float[Array, "h w"]]) -> UInt32[Array, "h w"]:
+    """Red, green and blue in 0..255, rounded, as one number, red in its lowest byte."""
+    packed = jnp.zeros(colour[0].shape, jnp.uint32)
+    for channel, value in enumerate(colour):
+        packed |= jnp.round(value).astype(jnp.int32).astype(jnp.uint32) << (8 * channel)
+    return packed
 
 
 def _view(scene: Scene, camera: Camera, image_size, level: bool) -> _View:

@@ -29,6 +29,7 @@ class Rounds:
       stretch: the diagonal of S.
       turn: (cos, sin) of R.
       below, above: metres from the eye up to where it begins and ends (cones).
+      reach: how far from its axis it comes, in its own coordinates: 1 for a ball, a cone's larger radius.
       colour, gain, painted, exists: as in the scene.
     """
 
@@ -38,6 +39,7 @@ class Rounds:
     turn: Float[Array, "r 2"]
     below: Float[Array, " r"]
     above: Float[Array, " r"]
+    reach: Float[Array, " r"]
     colour: Float[Array, "r 3"]
     gain: Float[Array, " r"]
     painted: Bool[Array, " r"]
@@ -59,6 +61,7 @@ def rounds_of(scene: Scene, eye: Float[Array, "3"]) -> Rounds:
             turn=turn,
             below=jnp.zeros_like(balls.yaw),
             above=jnp.zeros_like(balls.yaw),
+            reach=jnp.ones_like(balls.yaw),
             colour=balls.colour,
             gain=balls.gain,
             painted=balls.painted,
@@ -71,6 +74,7 @@ def rounds_of(scene: Scene, eye: Float[Array, "3"]) -> Rounds:
             turn=jnp.stack([one, none], axis=1),
             below=-away[:, 1],
             above=cones.height - away[:, 1],
+            reach=jnp.maximum(cones.low_radius, cones.high_radius),
             colour=cones.colour,
             gain=cones.gain,
             painted=cones.painted,
@@ -130,12 +134,28 @@ def seen(
     Returns:
       Metres along the camera's axis, and x, y and z of the normal, of any length.
     """
-    cos, sin = _pick(rounds.turn[:, 0], number), _pick(rounds.turn[:, 1], number)
+    return _seen(_read(rounds, number), ray, number < rounds.balls)
+
+
+def shine(
+    rounds: Rounds, light: Light, ray: tuple[Array, Array, Array], number: Int[Array, "h w"]
+) -> list[Float[Array, "h w"]]:
+    """Red, green and blue in 0..1 of the rounds that pixels show; arguments as of `seen`."""
+    read = _read(rounds, number)
+    _, normal = _seen(read, ray, number < rounds.balls)
+    gain, most, *colour = read[8:]
+    length = jnp.sqrt(sum(part**2 for part in normal))
+    towards = sum(part * light.direction[k] for k, part in enumerate(normal)) / jnp.maximum(length, 1e-12)
+    towards = jnp.maximum(towards, 0.0) * gain
+    bright = [jnp.minimum(BASE_AMBIENT + light.ambient[k] + light.diffuse[k] * towards, most) for k in range(3)]
+    return [jnp.clip(colour[k] * bright[k], 0.0, 1.0) for k in range(3)]
+
+
+def _seen(read: list[Array], ray, is_ball) -> tuple[Array, list[Array]]:
+    cos, sin, *more = read
+    stretch, o = more[:3], more[3:6]
     own = (cos * ray[0] - sin * ray[2], ray[1], sin * ray[0] + cos * ray[2])
-    stretch = [_pick(rounds.stretch[:, k], number) for k in range(3)]
-    o = [_pick(rounds.eye[:, k], number) for k in range(3)]
     d = [own[k] * stretch[k] for k in range(3)]
-    is_ball = number < rounds.balls
     sign = jnp.where(is_ball, 1.0, -1.0)
     x, y, z = o[1] * d[2] - o[2] * d[1], o[2] * d[0] - o[0] * d[2], o[0] * d[1] - o[1] * d[0]
     length = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
@@ -148,21 +168,15 @@ def seen(
     return depth, [cos * normal[0] + sin * normal[2], normal[1], cos * normal[2] - sin * normal[0]]
 
 
-def shine(
-    rounds: Rounds, light: Light, number: Int[Array, "h w"], normal: list[Float[Array, "h w"]]
-) -> list[Float[Array, "h w"]]:
-    """Red, green and blue in 0..1 of the rounds that pixels show; see `seen`."""
-    length = jnp.sqrt(sum(part**2 for part in normal))
-    towards = sum(part * light.direction[k] for k, part in enumerate(normal)) / jnp.maximum(length, 1e-12)
-    towards = jnp.maximum(towards, 0.0) * _pick(rounds.gain, number)
-    most = _pick(jnp.where(rounds.painted, 1.0, jnp.inf), number)
-    bright = [jnp.minimum(BASE_AMBIENT + light.ambient[k] + light.diffuse[k] * towards, most) for k in range(3)]
-    return [jnp.clip(_pick(rounds.colour[:, k], number) * bright[k], 0.0, 1.0) for k in range(3)]
-
-
-def _pick(values: Array, number: Int[Array, "h w"]) -> Array:
-    """values [R] at the numbers [H, W]."""
-    return values.at[number].get(mode="promise_in_bounds")
+def _read(rounds: Rounds, number: Int[Array, "h w"]) -> list[Float[Array, "h w"]]:
+    """All that a pixel must know of a round, one row of a table, so that it is read with one gather: cos and sin of
+    the turn, the stretch, the eye, the gain, the most light, the colour; 13 numbers."""
+    most = jnp.where(rounds.painted, 1.0, jnp.inf)
+    table = jnp.concatenate(
+        [rounds.turn, rounds.stretch, rounds.eye, rounds.gain[:, None], most[:, None], rounds.colour], axis=1
+    )
+    rows = table.at[number].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    return [rows[..., k] for k in range(table.shape[1])]
 
 
 def _turned(vectors: Float[Array, "... 3"], turn: Float[Array, "... 2"]) -> Float[Array, "... 3"]:
