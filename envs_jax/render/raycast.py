@@ -168,7 +168,7 @@ def _view(scene: Scene, camera: Camera, image_size, level: bool) -> _View:
     best = level_keys(linear, scene, image_size, mask) if level else pixel_keys(linear, image_size, mask)
     if curved:
         functions = functions_of(rounds, rays(camera, image_size))
-        best = jnp.maximum(best, round_keys(rounds, functions, image_size, mask, first=flat))
+        best = jnp.maximum(best, round_keys(rounds, functions, image_size, mask, flat, level))
     return _View(facets=facets, linear=linear, rounds=rounds, number=_once(best & mask))
 
 

@@ -169,8 +169,10 @@ def _seen(read: list[Array], ray, is_ball) -> tuple[Array, list[Array]]:
 
 
 def _read(rounds: Rounds, number: Int[Array, "h w"]) -> list[Float[Array, "h w"]]:
-    """All that a pixel must know of a round, one row of a table, so that it is read with one gather: cos and sin of
-    the turn, the stretch, the eye, the gain, the most light, the colour; 13 numbers."""
+    """All that a pixel must know of a round: cos and sin of its turn, stretch, eye, gain, the most light, colour.
+
+    Thirteen numbers, one row of a table, so that they are read with one gather.
+    """
     most = jnp.where(rounds.painted, 1.0, jnp.inf)
     table = jnp.concatenate(
         [rounds.turn, rounds.stretch, rounds.eye, rounds.gain[:, None], most[:, None], rounds.colour], axis=1

@@ -5,6 +5,7 @@
 * A camera that looks level sees upright things upright: whether and how far away an upright facet is met depends
   on the column alone, and in a column it spans an interval of rows. `level_keys` finds the intervals once a
   column (80 columns for 4,800 pixels); a pixel only compares its row with them. So does a lying facet.
+* Of many surfaces a column's own are found first, see `columns`: with a level camera one may know which they are.
 * Of upright facets of which at most one can be seen in a column, only the nearest is kept: the two sides of a box,
   and walls of one height with the eye between floor and top, of which the nearest hides all others.
 """
@@ -16,14 +17,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from envs_jax.render.columns import search_few
 from envs_jax.render.facets import BOX, CEILING, FLOOR, PANEL, PATCH, WALL, labels
 from envs_jax.render.rounds import Rounds, meet_ball, meet_cone
 from envs_jax.render.scene import Scene
 
 _GROWTH = 2e-5  # facets grow by this share, or rounding would leave cracks along the edges they share
 _GROUP = 64  # surfaces searched in one unrolled expression; more are scanned in such groups
+_MANY = 12  # surfaces of a kind, of more than which a column's own are found first
+_AT_ONCE = {"upright": 6, "lying": 5, "round": 5}  # taken out of a column's set at once; a round costs as one more
 
 
 def low_bits(count: int) -> int:
@@ -64,24 +68,56 @@ def level_keys(
     """The same for a camera of pitch 0."""
     tests = _tests(linear)
     upright, lying = _sorted(scene)
-    column, row = pixels(image_size)
+    column, _ = pixels(image_size)
     best = jnp.zeros(image_size, jnp.int32)
     if upright:
         parts = [_upright(tests, rows, column[0], mask) for rows in upright]
-        tables = [jnp.concatenate(part) for part in zip(*parts, strict=True)]
-        tables = jax.lax.optimization_barrier(tables)
-        best = jnp.maximum(
-            best,
-            _search(
-                image_size, lambda key, middle, half: jnp.where(jnp.abs(row - middle) < half, key, 0), *tables
-            ),
-        )
-    begin, end = jax.lax.optimization_barrier(_lying(tests[lying], column[0]))
+        tables = jax.lax.optimization_barrier([jnp.concatenate(part) for part in zip(*parts, strict=True)])
+        best = _upright_keys(tables, image_size)
+    ends = jax.lax.optimization_barrier(_lying(tests[lying], column[0]))
+    of = tests[lying, 0, 0], tests[lying, 0, 2], jnp.asarray(lying, jnp.int32)
+    return jnp.maximum(best, _lying_keys(ends, of, image_size, mask))
 
-    def test(begin, end, function, number):
-        return _key(function[0] + function[2] * row, (begin < row) & (row < end), number, mask)
 
-    return jnp.maximum(best, _search(image_size, test, begin, end, tests[lying, 0], lying.astype(np.int32)))
+def _upright_keys(tables, image_size) -> Int[Array, "h w"]:
+    """Of the key, middle and half of what `_upright` found, three [V, W]."""
+    _, row = pixels(image_size)
+
+    def test(key, middle, half):
+        return jnp.where(jnp.abs(row - middle) < half, key, 0)
+
+    _, middle, half = tables
+    if len(middle) <= _MANY:
+        return _search(image_size, test, *tables)
+    nearest = jnp.clip(jnp.round(middle), 0.0, image_size[0] - 1.0)  # of all rows, the one closest to the middle
+    present = jnp.abs(nearest - middle) < half
+
+    def read(number):
+        key, middle, half = (_in_columns(table, number) for table in tables)
+        return key, middle, jnp.where(number < 0, 0.0, half)
+
+    return search_few(image_size, present, read, test, _AT_ONCE["upright"])
+
+
+def _lying_keys(ends, of, image_size, mask: int) -> Int[Array, "h w"]:
+    """Of the begin and end that `_lying` found, two [T, W], and constant, slope by row and number, three [T]."""
+    _, row = pixels(image_size)
+
+    def test(begin, end, w, by_row, number):
+        return _key(w + by_row * row, (begin < row) & (row < end), number, mask)
+
+    begin, end = ends
+    if len(begin) <= _MANY:
+        return _search(image_size, test, *ends, *of)
+    first = jnp.maximum(jnp.floor(begin) + 1.0, 0.0)  # row after the begin
+    present = (first < end) & (first <= image_size[0] - 1)
+
+    def read(number):
+        place = jnp.maximum(number, 0)
+        begin, end = (_in_columns(table, number) for table in ends)
+        return jnp.where(number < 0, jnp.inf, begin), end, *(_at(values, place) for values in of)
+
+    return search_few(image_size, present, read, test, _AT_ONCE["lying"])
 
 
 def round_keys(
@@ -90,10 +126,11 @@ def round_keys(
     image_size: tuple[int, int],
     mask: int,
     first: int,
+    level: bool,
 ) -> Int[Array, "h w"]:
-    """The nearest ball or cone of each pixel, any camera; their numbers begin at `first`."""
+    """The nearest ball or cone of each pixel; their numbers begin at `first`. `level`: the camera's pitch is 0."""
     column, row = pixels(image_size)
-    split = rounds.balls
+    split, count = rounds.balls, len(rounds.gain)
 
     def at(function):
         return lambda i: function[i, 0] + function[i, 1] * column + function[i, 2] * row
@@ -105,10 +142,62 @@ def round_keys(
         return _key(*meet_cone(at(function), inverse_c, below, above), number, mask)
 
     function, inverse_c = functions
-    numbers = np.arange(first, first + len(rounds.gain), dtype=np.int32)
+    numbers = np.arange(first, first + count, dtype=np.int32)
     balls = _search(image_size, ball, function[:split], inverse_c[:split], numbers[:split])
+    if level and count - split > _MANY:
+        only = jax.tree.map(lambda leaf: leaf[split:], (rounds, functions))
+        return jnp.maximum(balls, _cone_keys(*only, image_size, mask, first + split))
     cones = (x[split:] for x in (function, inverse_c, rounds.below, rounds.above, numbers))
     return jnp.maximum(balls, _search(image_size, cone, *cones))
+
+
+def _cone_keys(cones: Rounds, functions, image_size, mask: int, first: int) -> Int[Array, "h w"]:
+    """`round_keys` of many cones and a level camera."""
+    column, row = pixels(image_size)
+    function, inverse_c = functions
+    of_column, of_row = (3, 4, 5, 6), (3, 5, 6)  # which functions `meet_cone` needs, and which change with the row
+
+    def test(inverse_c, below, above, number, *values):
+        own = dict(zip(of_column, values[: len(of_column)], strict=True))
+        slopes = dict(zip(of_row, values[len(of_column) :], strict=True))
+
+        def at(i):
+            if i == 7:  # the ray's height, the same for all
+                return function[0, 7, 0] + function[0, 7, 2] * row
+            return own[i] + slopes[i] * row if i in of_row else own[i]
+
+        return _key(*meet_cone(at, inverse_c, below, above), number, mask)
+
+    def read(number):
+        place = jnp.maximum(number, 0)
+        inverse, below, above = (_at(values, place) for values in (inverse_c, cones.below, cones.above))
+        own = (_at(function[:, i, 0], place) + _at(function[:, i, 1], place) * column for i in of_column)
+        slopes = (_at(function[:, i, 2], place) for i in of_row)
+        return jnp.where(number < 0, 0.0, inverse), below, above, place + first, *own, *slopes
+
+    return search_few(image_size, _may_show(cones, functions, column), read, test, _AT_ONCE["round"])
+
+
+def _may_show(rounds: Rounds, functions, column: Float[Array, "1 w"]) -> Bool[Array, "r w"]:
+    """Whether the upright plane through the eye and a column comes within reach of each round's axis, ahead.
+
+    All in a round's own coordinates. The plane's direction is (x, z), the eye's place o: it is |o x (x, z)| away.
+    """
+    function, inverse_c = functions
+    x, z, away = (function[:, i, 0, None] + function[:, i, 1, None] * column for i in (0, 2, 4))
+    along = rounds.eye[:, 0, None] * x + rounds.eye[:, 2, None] * z  # less than 0: the axis is ahead
+    reach = (1.001 * rounds.reach[:, None] + 1e-4) * jnp.sqrt(x**2 + z**2)
+    return (inverse_c[:, None] != 0) & (jnp.abs(away) < reach) & (along < reach)
+
+
+def _at(values: Array, place: Int[Array, "k w"]) -> Array:
+    """values [V] at the places."""
+    return values.at[place].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def _in_columns(table: Float[Array, "v w"] | Int[Array, "v w"], number: Int[Array, "k w"]) -> Array:
+    """Of each column of the table what stands at its numbers; anything for -1."""
+    return jnp.take_along_axis(table, jnp.maximum(number, 0), axis=0, mode="promise_in_bounds")
 
 
 def _search(image_size, test: Callable[..., Array], *tables: Array | np.ndarray) -> Int[Array, "h w"]:
@@ -123,14 +212,15 @@ def _search(image_size, test: Callable[..., Array], *tables: Array | np.ndarray)
             best = jnp.maximum(best, test(*(table[k] for table in tables)))
         return best
     groups = -(-count // _GROUP)
-    spare = groups * _GROUP - count
+    size = -(-count // groups)  # 150 surfaces are three groups of 50
+    spare = groups * size - count
     parts = [
-        jnp.pad(table, ((0, spare), *((0, 0),) * (table.ndim - 1))).reshape(groups, _GROUP, *table.shape[1:])
+        jnp.pad(table, ((0, spare), *((0, 0),) * (table.ndim - 1))).reshape(groups, size, *table.shape[1:])
         for table in tables
     ]
 
     def scanned(best, group):
-        for k in range(_GROUP):
+        for k in range(size):
             best = jnp.maximum(best, test(*(table[k] for table in group)))
         return best, None
 
