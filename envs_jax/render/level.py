@@ -19,14 +19,16 @@ from jaxtyping import Array, Bool, Float, Int
 from envs_jax.render.columns import Many, search_few
 from envs_jax.render.facets import BOX, CEILING, FLOOR, PANEL, PATCH, WALL, labels
 from envs_jax.render.lookup import rows_at
-from envs_jax.render.rounds import Rounds, meet_ball, meet_cone
+from envs_jax.render.rounds import Rounds, meet_cone
 from envs_jax.render.scene import Scene
 from envs_jax.render.search import key_of, pixels, round_keys, search_all, tests_of
 
-# Of so many surfaces of a kind each pixel asks about all; of more, a column's own are found first.
-MOST = {"upright": 12, "lying": 12, "balls": 4, "cones": 12}
+# Of so many surfaces of a kind each pixel asks about all; of more, a column's own are found first. Balls are not
+# among them: a test of one has more to read of a column than to compute, and beside those of the other kinds
+# five balls made a picture take four times as long.
+MOST = {"upright": 12, "lying": 12, "cones": 12}
 # How many are then taken out of a column's set in one turn: few columns show more than twice as many.
-AT_ONCE = {"upright": 6, "lying": 5, "balls": 4, "cones": 4}
+AT_ONCE = {"upright": 6, "lying": 5, "cones": 4}
 
 
 def level_keys(
@@ -57,20 +59,21 @@ def level_keys(
         else:
             many.append(Many(present(), read, test, AT_ONCE[kind]))
     split = rounds.balls
-    for kind, rows in (("balls", slice(0, split)), ("cones", slice(split, None))):
-        mine, of = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (rounds, functions))
-        mine = mine.replace(balls=split if kind == "balls" else 0)
-        first = len(linear) + rows.start
-        if len(mine.gain) <= MOST[kind]:
-            best = jnp.maximum(best, round_keys(mine, of, image_size, mask, first))
-        else:
-            many.append(_many_rounds(kind, mine, of, image_size, mask, first))
+    balls, cones = (
+        jax.tree.map(lambda leaf, rows=rows: leaf[rows], (rounds, functions))
+        for rows in (slice(0, split), slice(split, None))
+    )
+    best = jnp.maximum(best, round_keys(*balls, image_size, mask, first=len(linear)))
+    cones = cones[0].replace(balls=0), cones[1]
+    if len(cones[0].gain) <= MOST["cones"]:
+        best = jnp.maximum(best, round_keys(*cones, image_size, mask, first=len(linear) + split))
+    else:
+        many.append(_many_cones(*cones, image_size, mask, first=len(linear) + split))
     return search_few(best, many) if many else best
 
 
 def _flat(scene: Scene, linear, image_size, mask: int) -> dict[str, list[Array]]:
-    """What a test needs of every upright and every lying facet: tables [V, W], and of what is the same in all
-    columns [V]."""
+    """What a test needs of every upright and every lying facet: tables [V, W], or [V] if alike in all columns."""
     tests, (upright, lying) = tests_of(linear), _sorted(scene)
     column, _ = pixels(image_size)
     tables = {}
@@ -126,12 +129,11 @@ def _lying_test(tables, image_size, mask: int):
 _TESTS = {"upright": _upright_test, "lying": _lying_test}
 
 
-def _many_rounds(kind: str, rounds: Rounds, functions, image_size, mask: int, first: int) -> Many:
-    """Balls or cones, whose numbers begin at `first`."""
+def _many_cones(cones: Rounds, functions, image_size, mask: int, first: int) -> Many:
+    """Cones, whose numbers begin at `first`."""
     column, row = pixels(image_size)
     function, inverse_c = functions
-    # Of the functions of the pixel, which their tests need, and which of these change with the row.
-    of_pixel, by_row = ((0, 1, 2, 3, 4, 5, 6), (1, 3, 5, 6)) if kind == "balls" else ((3, 4, 5, 6), (3, 5, 6))
+    of_pixel, by_row = (3, 4, 5, 6), (3, 5, 6)  # which functions `meet_cone` needs, and which change with the row
 
     def test(number, inverse_c, below, above, *values):
         own = dict(zip(of_pixel, values[: len(of_pixel)], strict=True))
@@ -142,29 +144,27 @@ def _many_rounds(kind: str, rounds: Rounds, functions, image_size, mask: int, fi
                 return function[0, 7, 0] + function[0, 7, 2] * row
             return own[i] + slopes[i] * row if i in by_row else own[i]
 
-        if kind == "balls":
-            return key_of(*meet_ball(at, inverse_c), number, mask)
         return key_of(*meet_cone(at, inverse_c, below, above), number, mask)
 
     def read(number):
         place = jnp.maximum(number, 0)
-        inverse, below, above = (rows_at(values, place) for values in (inverse_c, rounds.below, rounds.above))
+        inverse, below, above = (rows_at(values, place) for values in (inverse_c, cones.below, cones.above))
         own = (rows_at(function[:, i, 0], place) + rows_at(function[:, i, 1], place) * column for i in of_pixel)
         slopes = (rows_at(function[:, i, 2], place) for i in by_row)
         return first + place, jnp.where(number < 0, 0.0, inverse), below, above, *own, *slopes
 
-    return Many(_may_show(rounds, functions, column), read, test, AT_ONCE[kind])
+    return Many(_may_show(cones, functions, column), read, test, AT_ONCE["cones"])
 
 
-def _may_show(rounds: Rounds, functions, column: Float[Array, "1 w"]) -> Bool[Array, "r w"]:
-    """Whether the upright plane through the eye and a column comes within reach of each round's axis, ahead.
+def _may_show(cones: Rounds, functions, column: Float[Array, "1 w"]) -> Bool[Array, "r w"]:
+    """Whether the upright plane through the eye and a column comes within reach of each cone's axis, ahead.
 
-    All in a round's own coordinates. The plane's direction is (x, z), the eye's place o: it is |o x (x, z)| away.
+    The plane's direction is d = (x, z), the eye's place from the axis o: the plane is |o x d| / |d| away from it.
     """
     function, inverse_c = functions
     x, z, away = (function[:, i, 0, None] + function[:, i, 1, None] * column for i in (0, 2, 4))
-    along = rounds.eye[:, 0, None] * x + rounds.eye[:, 2, None] * z  # less than 0: the axis is ahead
-    reach = (1.001 * rounds.reach[:, None] + 1e-4) * jnp.sqrt(x**2 + z**2)
+    along = cones.eye[:, 0, None] * x + cones.eye[:, 2, None] * z  # less than 0: the axis is ahead
+    reach = (1.001 * cones.reach[:, None] + 1e-4) * jnp.sqrt(x**2 + z**2)  # rather too much than too little
     return (inverse_c[:, None] != 0) & (jnp.abs(away) < reach) & (along < reach)
 
 

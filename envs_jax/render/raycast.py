@@ -155,13 +155,21 @@ def render(
 
 def _bytes(packed: UInt32[Array, "h w"]) -> UInt8[Array, "h w 3"]:
     """The lower three bytes of every number."""
-    if packed.size % 4:
+
+    def cut(packed):
         return jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :3]
-    # Four pixels are three words: twice as fast as byte by byte on GPU.
-    four = packed.reshape(-1, 4)
-    low = jnp.arange(0, 24, 8, dtype=jnp.uint32)  # of a word the pixel's lower bytes are elsewhere, or another's
-    words = (four[:, :3] >> low) | (four[:, 1:] << (24 - low))
-    return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*packed.shape, 3)
+
+    def joined(packed):
+        """Four pixels are three words, whose parts lie in two pixels each."""
+        four = packed.reshape(-1, 4)
+        low = jnp.arange(0, 24, 8, dtype=jnp.uint32)
+        words = (four[:, :3] >> low) | (four[:, 1:] << (24 - low))
+        return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*packed.shape, 3)
+
+    if packed.size % 4:
+        return cut(packed)
+    # Words are written twice as fast as bytes. On CPU, where no barrier holds, each byte would make its own word.
+    return jax.lax.platform_dependent(packed, cpu=cut, default=joined)
 
 
 def _packed(colour: list[Float[Array, "h w"]]) -> UInt32[Array, "h w"]:

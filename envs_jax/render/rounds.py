@@ -30,7 +30,7 @@ class Rounds:
       stretch: the diagonal of S.
       turn: (cos, sin) of R.
       below, above: metres from the eye up to where it begins and ends (cones).
-      reach: how far from its axis it comes, in its own coordinates: 1 for a ball, a cone's larger radius.
+      reach: metres that it comes away from its axis (cones).
       colour, gain, painted, exists: as in the scene.
     """
 
@@ -62,7 +62,7 @@ def rounds_of(scene: Scene, eye: Float[Array, "3"]) -> Rounds:
             turn=turn,
             below=jnp.zeros_like(balls.yaw),
             above=jnp.zeros_like(balls.yaw),
-            reach=jnp.ones_like(balls.yaw),
+            reach=jnp.zeros_like(balls.yaw),
             colour=balls.colour,
             gain=balls.gain,
             painted=balls.painted,
