@@ -12,19 +12,26 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 
+def _row(table: Array, number: Int[Array, "..."]) -> Array:
+    return table.at[number].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
 @jax.custom_batching.custom_vmap
 def rows_at(table: Array, number: Int[Array, "..."]) -> Array:
     """table[number]: [F, ...] at numbers [...]; all have to be in 0..F - 1."""
-    return table.at[number].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    return _row(table, number)
 
 
 @rows_at.def_vmap
 def _rows_of_many(worlds: int, batched: list[bool], table: Array, number: Int[Array, "..."]) -> tuple[Array, bool]:
     """Worked example, two worlds of three rows: row 1 of the second is row 4 of both."""
-    of_each, _ = batched
+    of_each, at_each = batched
     if not of_each:
         return rows_at(table, number), True
-    if not batched[1]:
+    if jax.sharding.get_abstract_mesh().size > 1:
+        # Of worlds on several devices each would be sent the tables of all.
+        return jax.vmap(_row, in_axes=(0, 0 if at_each else None))(table, number), True
+    if not at_each:
         number = jnp.broadcast_to(number, (worlds, *number.shape))
     rows = table.shape[1]
     first = jnp.arange(worlds, dtype=number.dtype) * rows

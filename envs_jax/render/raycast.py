@@ -155,21 +155,22 @@ def render(
 
 def _bytes(packed: UInt32[Array, "h w"]) -> UInt8[Array, "h w 3"]:
     """The lower three bytes of every number."""
-
-    def cut(packed):
-        return jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :3]
-
-    def joined(packed):
-        """Four pixels are three words, whose parts lie in two pixels each."""
-        four = packed.reshape(-1, 4)
-        low = jnp.arange(0, 24, 8, dtype=jnp.uint32)
-        words = (four[:, :3] >> low) | (four[:, 1:] << (24 - low))
-        return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*packed.shape, 3)
-
     if packed.size % 4:
-        return cut(packed)
+        return _bytes_cut(packed)
     # Words are written twice as fast as bytes. On CPU, where no barrier holds, each byte would make its own word.
-    return jax.lax.platform_dependent(packed, cpu=cut, default=joined)
+    return jax.lax.platform_dependent(packed, cpu=_bytes_cut, default=_bytes_joined)
+
+
+def _bytes_cut(packed: UInt32[Array, "h w"]) -> UInt8[Array, "h w 3"]:
+    return jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :3]
+
+
+def _bytes_joined(packed: UInt32[Array, "h w"]) -> UInt8[Array, "h w 3"]:
+    """Four pixels are three words, whose parts lie in two pixels each; the fourth byte of a pixel must be 0."""
+    four = packed.reshape(-1, 4)
+    low = jnp.arange(0, 24, 8, dtype=jnp.uint32)
+    words = (four[:, :3] >> low) | (four[:, 1:] << (24 - low))
+    return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*packed.shape, 3)
 
 
 def _packed(colour: list[Float[Array, "h w"]]) -> UInt32[Array, "h w"]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from envs_jax.render import raycast
 from envs_jax.render.raycast import BOX, CEILING, FAR, FLOOR, PATCH, SKY, WALL, render, trace
 from envs_jax.render.scene import (
     Boxes,
@@ -565,6 +566,16 @@ def test_a_distant_floor_neither_aliases_nor_shimmers():
     near = np.zeros_like(far)
     near[-10:] = True
     assert picture[near].std() > 30  # and close by the squares are seen
+
+
+@pytest.mark.parametrize("size", ((1, 4), (6, 10), (5, 5)))
+def test_words_and_bytes_are_the_same_picture(size):
+    """CPU writes bytes, GPU words where four pixels make three."""
+    packed = np.random.default_rng(0).integers(0, 1 << 24, size).astype(np.uint32)
+    want = np.stack([packed >> shift & 255 for shift in (0, 8, 16)], axis=-1)
+    np.testing.assert_array_equal(raycast._bytes(jnp.asarray(packed)), want)
+    if packed.size % 4 == 0:
+        np.testing.assert_array_equal(raycast._bytes_joined(jnp.asarray(packed)), want)
 
 
 def test_vmap_is_a_loop(rendered):
