@@ -12,11 +12,18 @@ Under vmap a condition is a selection, so it pays for a reset in every step; whe
 episodes drawn once and picked from by number is cheaper, which is what `vldac.rollout` does with worlds
 directly.
 
-**brax's trainers.** brax 0.14.2 calls `jax.device_put_replicated`, which jax 0.10 took out: its PPO, SAC, APG and
-ARS end with an AttributeError on every jax that this package runs on. With a function of that name put into
-`jax` beforehand they run on brax's `fast`; not tried on a `BraxEnv`. This package puts none there: everyone in the
-process would see it. Their policies are Gaussian: a `BraxEnv` takes the greatest of one number per action, so
-they can drive it, without being made for it.
+**brax's trainers**, brax 0.14.2 on jax 0.10.2, one CPU (tests/envs_jax/test_adapters.py, marked slow):
+
+* ARS and ES run on a `BraxEnv` as they are, in brax's own wrappers or, as `wrap_env_fn`, in a `FreshResetWrapper`,
+  and learn a light's two answers from its picture in 20,000 steps. ARS is linear: let it normalise observations.
+* PPO, SAC and APG end with an AttributeError on every jax that this package runs on: they call
+  `jax.device_put_replicated`, which jax 0.10 took out. Nothing else is in PPO's way, `jax.pmap` is still there:
+  with a function of that name put into `jax` beforehand, as the test does, it learns the light in 10,000 steps,
+  and reaches the goal of `cards/number_line`, 48 x 48, in 84 % of 64 episodes after 150,000 (56 % before).
+* SAC and APG were not tried further. This package puts no such function into jax: all in the process would see it.
+
+PPO's policies are Gaussian: a `BraxEnv` takes the greatest of one number per action, so they can drive it, without
+being made for it.
 """
 
 from __future__ import annotations

@@ -143,9 +143,11 @@ class Blackjack:
         rows, columns = (int(side * scale) for side in _CARD)
         deck = jnp.asarray(playing_cards.deck(rows, columns))
         image = raster.canvas(height, width, playing_cards.BAIZE)
-        for word, top in (("Dealer", 5), ("Player", 130)):
-            size = max(16 * scale, min(8, height / 12))
-            image = raster.text(image, glyphs.encode(word), 5 * right, top * down, size, raster.WHITE, bold=True)
+        size = max(16 * scale, min(8, height / 12))
+        for word, cards in (("Dealer", 25), ("Player", 150)):
+            # Upstream's 20 pixels above the cards; so high in small pictures, too, that no card covers a letter.
+            top = max(cards * down - 1.25 * size, -0.1 * size)
+            image = raster.text(image, glyphs.encode(word), 5 * right, top, size, raster.WHITE, bold=True)
         top, left = int(25 * down), int(5 * right)
         image = image.at[top : top + rows, left : left + columns].set(deck[state.dealer[0]])
         left = int(78 * right)

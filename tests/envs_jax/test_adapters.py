@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import functools
+import importlib
 import itertools
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -150,6 +152,105 @@ def test_fresh_resets_start_the_clock_anew_and_keep_the_ended_steps_result():
     last = states[-1]
     want = jax.vmap(lambda s: SMALL.render(s).reshape(-1) / 255.0)(last.pipeline_state)
     np.testing.assert_allclose(last.obs, want, atol=1e-6)
+
+
+@struct.dataclass
+class LightState:
+    key: jax.Array
+    steps: jax.Array
+    on: jax.Array
+
+
+@dataclass(frozen=True)
+class Light:
+    """Is the light on? A right answer gives 1, a wrong one nothing; then there is another light, five in all."""
+
+    name: str = "test/light"
+    actions: tuple = ("off", "on")
+    instruction: str = "say it"
+    phrases: tuple = ()
+    image_shape: tuple = (4, 4, 3)
+    max_steps: int = 5
+
+    def reset(self, key):
+        key, draw = jax.random.split(key)
+        return LightState(key, jnp.int32(0), jax.random.bernoulli(draw))
+
+    def step(self, state, action):
+        right = action == state.on.astype(jnp.int32)
+        key, draw = jax.random.split(state.key)
+        after = LightState(key, state.steps + 1, jax.random.bernoulli(draw))
+        return after, Step(right.astype(jnp.float32), jnp.bool_(False), after.steps >= self.max_steps, right)
+
+    def render(self, state):
+        return jnp.broadcast_to(jnp.where(state.on, 220, 20).astype(jnp.uint8), self.image_shape)
+
+    def describe(self, state):
+        return jnp.full(1, -1, jnp.int32)
+
+    explain = describe
+
+    def admissible(self, state):
+        return jnp.ones(2, bool)
+
+    def expert(self, state, key):
+        return state.on.astype(jnp.int32)
+
+
+def put_replicated(tree, devices):
+    """What jax had under the name `device_put_replicated` up to 0.9, for one axis over the devices."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("devices",))
+    placed = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
+    return jax.tree.map(lambda leaf: jax.device_put(jnp.stack([jnp.asarray(leaf)] * len(devices)), placed), tree)
+
+
+def fresh(env, episode_length, action_repeat, randomization_fn=None):
+    """In place of brax's own `wrap`."""
+    wrapped = training.EpisodeWrapper(training.VmapWrapper(env), episode_length, action_repeat)
+    return adapters.FreshResetWrapper(wrapped)
+
+
+PPO = {"num_timesteps": 10_000, "num_envs": 32, "batch_size": 32, "num_minibatches": 4, "unroll_length": 5}
+TRAINERS = {
+    "ppo": PPO | {"learning_rate": 3e-3, "discounting": 0.5, "reward_scaling": 1.0},
+    # A linear policy without a bias tells bright from dark only among observations with mean 0.
+    "ars": {"num_timesteps": 20_000, "number_of_directions": 16, "step_size": 0.1, "normalize_observations": True},
+    "es": {"num_timesteps": 20_000, "population_size": 64, "learning_rate": 0.05, "center_fitness": True},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINERS)
+def test_brax_trainers_learn_a_world(name, monkeypatch):
+    """What the module says of them: ARS and ES as they are, PPO with the function that jax has taken out."""
+    train = importlib.import_module(f"brax.training.agents.{name}.train").train
+    options = TRAINERS[name] | {"episode_length": Light.max_steps, "num_evals": 2, "num_eval_envs": 64}
+    run = functools.partial(train, adapters.BraxEnv(Light()), wrap_env_fn=fresh, **options)
+    if name == "ppo" and not hasattr(jax, "device_put_replicated"):
+        with pytest.raises(AttributeError, match="device_put_replicated"):
+            run()
+        monkeypatch.setattr(jax, "device_put_replicated", put_replicated, raising=False)
+    right = []
+    run(progress_fn=lambda steps, metrics: right.append(float(metrics["eval/episode_success"])))
+    assert right[-1] > 4.9, right  # of five; chance has half of them right
+
+
+@pytest.mark.parametrize("wrapper", [training.AutoResetWrapper, adapters.FreshResetWrapper])
+@pytest.mark.parametrize(
+    "name", ["cards/points24", "household/any", "miniworld/maze_s2", "physics/sort", "shop/small"]
+)
+def test_a_world_of_every_family_goes_round_in_braxs_wrappers(name, wrapper):
+    """A step gives the same kind of state as a reset, or no scan, and no trainer, could carry it; by tracing."""
+    world = envs_jax.make(name)
+    env = adapters.BraxEnv(world)
+    lanes = wrapper(training.EpisodeWrapper(training.VmapWrapper(env), world.max_steps, 1))
+    keys = jax.ShapeDtypeStruct((3, 2), jnp.uint32)
+    first = jax.eval_shape(lanes.reset, keys)
+    after = jax.eval_shape(lanes.step, first, jax.ShapeDtypeStruct((3, env.action_size), jnp.float32))
+    assert first.obs.shape == (3, env.observation_size)
+    assert jax.tree.structure(first) == jax.tree.structure(after)
+    assert [x.shape for x in jax.tree.leaves(first)] == [x.shape for x in jax.tree.leaves(after)]
+    assert [x.dtype for x in jax.tree.leaves(first)] == [x.dtype for x in jax.tree.leaves(after)]
 
 
 class Cart(Env):

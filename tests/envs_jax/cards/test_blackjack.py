@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import envs_jax
 from envs_jax.cards import blackjack
 from envs_jax.cards.blackjack import strategy
+from envs_jax.render import glyphs, playing_cards, raster
 
 DECK = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10, 10]
 
@@ -215,6 +216,27 @@ def test_every_card_of_a_long_hand_is_in_the_picture_and_the_hidden_one_is_not(s
     assert (np.asarray(render(base.replace(dealer=base.dealer.at[0].set(20)))) != picture).any()
 
 
+@pytest.mark.parametrize("side", [112, 96])
+def test_no_card_covers_a_letter_of_the_labels(side):
+    world, size = envs_jax.make("cards/blackjack", image_shape=(side, side, 3)), 8
+    words = {"Dealer": (0, 25), "Player": (123, 150)}  # the rows of a picture of 300 that have no cards
+
+    @jax.jit
+    def drawn(state):
+        alone = raster.canvas(40, side, playing_cards.BAIZE)
+        write = lambda word: raster.text(  # noqa: E731
+            alone, glyphs.encode(word), 5 * side / 300, 5, size, raster.WHITE, bold=True
+        )
+        return world.render(state), [write(word) for word in words]
+
+    picture, lines = jax.tree.map(np.asarray, drawn(state_of((10, 5), (2, 3))))
+    for (word, (begin, end)), line in zip(words.items(), lines, strict=True):
+        rows = np.flatnonzero((line != line[-1, -1]).any(axis=(1, 2)))
+        line = line[rows[0] : rows[-1] + 1]
+        free = picture[int(begin * side / 300) : int(end * side / 300)]
+        assert any((free[top : top + len(line)] == line).all() for top in range(len(free) - len(line) + 1)), word
+
+
 def test_train_and_test_share_no_deal():
     def instances(split):
         table = np.minimum(blackjack._deals(split).astype(int), 9)
@@ -232,3 +254,9 @@ def test_train_and_test_share_no_deal():
 def test_it_keeps_the_contract_of_a_world():
     report = envs_jax.check(parts()[0], episodes=512)
     assert 0.36 < report.expert_success < 0.50 and report.random_success < 0.36
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_its_splits_keep_the_contract_too(split):
+    assert envs_jax.check(envs_jax.make("cards/blackjack", split=split), episodes=512).expert_success > 0.33

@@ -282,6 +282,20 @@ def test_it_keeps_the_contract_of_a_world(name):
     assert report.expert_success == 1.0 and report.random_success < 0.2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, solved",
+    [
+        ("cards/ez_points:faithful=True,split=test", 1.0),
+        ("cards/points24:faithful=True,split=train", 0.95),  # of 3 3 8 8 and a few others floats make no 24
+        ("cards/points24:solvable=False", 0.6),
+        ("cards/points24:target=36,split=test", 1.0),
+    ],
+)
+def test_its_options_keep_the_contract_too(name, solved):
+    assert envs_jax.check(envs_jax.make(name), episodes=64).expert_success >= solved
+
+
 @pytest.mark.parametrize(
     "build, message",
     [

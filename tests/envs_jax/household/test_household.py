@@ -154,7 +154,16 @@ def test_bad_options_are_named(field, value):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["household/pick_and_place:receptacles=6,objects=4", "household/any", "household/heat_and_place"],
+    [
+        "household/pick_and_place:receptacles=6,objects=4",
+        "household/any",
+        "household/any:reward=progress,split=test,receptacles=8,objects=8",
+        "household/clean_and_place",
+        "household/cool_and_place:split=test",
+        "household/heat_and_place",
+        "household/look_in_light:split=train",
+        "household/pick_two:reward=progress",
+    ],
 )
 def test_it_keeps_the_contract(name):
     envs_jax.check(envs_jax.make(name), episodes=32, states=3)

@@ -43,7 +43,7 @@ def walk(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["push", "reach", "sort"])
+@pytest.mark.parametrize("name", ["push", "reach", "sort", "push:progress=2.0,split=test,max_steps=90"])
 def test_the_contract_is_kept_and_the_expert_succeeds(name):
     report = envs_jax.check(envs_jax.make(f"physics/{name}"), episodes=64)
     assert report.expert_success >= 0.98

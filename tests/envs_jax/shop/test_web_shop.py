@@ -88,8 +88,13 @@ def test_every_product_that_goals_are_of_is_found_with_the_words_of_the_task(sho
 
 
 @pytest.mark.slow
-def test_it_keeps_the_contract():
-    envs_jax.check(envs_jax.make("shop/small"), episodes=32, states=3)
+@pytest.mark.parametrize(
+    "name",
+    ["shop/small", "shop/small:text=goal,split=test,scale=2", "shop/web_shop", "shop/web_shop:products=20000"],
+)
+def test_it_keeps_the_contract(name):
+    report = envs_jax.check(envs_jax.make(name), episodes=32, states=3)
+    assert report.expert_success == 1
 
 
 def test_what_is_no_action_does_what_invalid_does(shop, visits):
