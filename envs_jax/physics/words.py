@@ -41,3 +41,10 @@ PHRASES = (
     "done",
 )
 ID = {phrase: number for number, phrase in enumerate(PHRASES)}
+
+# All that may stand above a picture.
+GOALS = (
+    *(f"push {puck} to {pad}" for puck in NAMES for pad in NAMES),
+    *(f"sort {one} and {two}" for one in NAMES for two in NAMES if one != two),
+    *(f"reach {colour} {shape}" for colour in NAMES for shape in SHAPES),
+)

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from envs_jax import heldout, options
 from envs_jax.physics import picture, route, table
-from envs_jax.physics.words import ACTIONS, ID, LATTICE, LONG, PHRASES, RGB, SHORT, VECTORS
-from envs_jax.render import raster
+from envs_jax.physics.words import ACTIONS, GOALS, ID, LATTICE, LONG, PHRASES, RGB, SHORT, VECTORS
+from envs_jax.render import glyphs, raster
 from envs_jax.render.labels import Labels
 from envs_jax.world import Step
 
@@ -175,8 +176,8 @@ class TableTop:
         )
         image = jnp.concatenate([jnp.full((band, width, 3), 255.0), floor])
         image = jnp.round(jnp.clip(image, 0, 255)).astype(jnp.uint8)
-        size = min(0.78 * band, 0.088 * width)
-        return raster.text(image, _LABELS.line(state.episode.told), 0.02 * width, (band - size) / 2, size)
+        size, left = _caption(band, width)
+        return raster.text(image, _LABELS.line(state.episode.told), left, (band - size) / 2, size)
 
     def describe(self, state: State) -> Int[Array, " n"]:
         """The goal, "push red to blue"."""
@@ -236,6 +237,21 @@ class TableTop:
             return *route.reach(places[-1], episode.pads[0], episode.walls), jnp.int32(0)
         which = route.first(places[:-1], episode.pads[:count], self._home(state))
         return *route.push(places[-1], places[:-1], which, episode.pads[which], episode.walls), which
+
+
+@functools.cache
+def _caption(band: int, width: int) -> tuple[float, float]:
+    """Font size and left end, pixels: as large as the band allows and the longest goal of all tasks fits.
+
+    Letters are whole pixels wide, so that sizes next to each other can be as wide as each other or far apart.
+    """
+    size = min(0.78 * band, 0.088 * width)
+    while True:
+        advances = raster.text_advances(size)
+        widest = max(int(advances[np.array(glyphs.encode(goal))].sum()) for goal in GOALS)
+        if widest <= width:
+            return size, min(0.02 * width, float(width - widest))
+        size *= 0.98
 
 
 def _target(state: State, action: Int[Array, ""]) -> Float[Array, "2"]:

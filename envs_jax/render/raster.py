@@ -84,6 +84,12 @@ def decimal(number: Int[Array, ""], length: int) -> Int[Array, " {length}"]:
     return jnp.where(at < length, ids, -1).astype(jnp.int32)
 
 
+def text_advances(size: float | int) -> Int[np.ndarray, " c"]:
+    """Whole pixels that each of `glyphs.CHARACTERS` takes in a line of `text` of this font size."""
+    unit_x = max(1, round(4 * size / glyphs.UNITS)) / 4
+    return np.floor(glyphs.atlas().advance * unit_x + 0.5).astype(np.int32)
+
+
 def text(
     image: Image,
     ids: Int[Array, " n"] | Int[np.ndarray, " n"],
@@ -115,7 +121,7 @@ def text(
     # Whole pixels between the stems of a digit (4 units apart) and between the bars of a capital (6 units).
     unit_x, unit_y = max(1, round(4 * unit)) / 4, max(1, round(6 * unit)) / 6
 
-    advances = np.floor(atlas.advance * unit_x + 0.5).astype(np.int32)  # whole pixels
+    advances = text_advances(size)
     begin = round(left)
     first_column, last_column = _clip(begin, begin + length * int(advances.max()), width)
     baseline = round(top + glyphs.RISE * size)

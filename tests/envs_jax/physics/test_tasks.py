@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import envs_jax
-from envs_jax.physics import route, table, tasks
-from envs_jax.physics.words import ACTIONS, LATTICE, NAMES, PHRASES, RGB, SHAPES
+from envs_jax.physics import route, table, tasks, world
+from envs_jax.physics.words import ACTIONS, GOALS, LATTICE, NAMES, PHRASES, RGB, SHAPES
 from envs_jax.physics.world import TOLERANCE
+from envs_jax.render import glyphs, raster
 
 WORLDS = ("push", pytest.param("sort", marks=pytest.mark.slow), "reach")
 COUNTS = {"push": 1, "sort": 2, "reach": 0}
@@ -174,6 +175,25 @@ def test_goal_colours_are_in_the_picture_and_thoughts_are_true(name):
         y = "forward" if offset[1] > 0 else "back"
         assert f"goal {x if abs(offset[0]) >= abs(offset[1]) else y}" in said
         assert ("far" in said) == (max(abs(offset)) > 0.25)
+
+
+@pytest.mark.parametrize("side", [64, 112, 128, 160, 224])
+def test_every_goal_is_written_whole_above_the_picture(side):
+    """On paper that is wider by half, no ink lies where the picture has ended."""
+    size, left = world._caption(side // 8, side)
+    assert size > 0.6 * side // 8  # as large as it can be: the band is an eighth of the picture
+    lines = np.full((len(GOALS), max(map(len, GOALS))), -1, np.int32)
+    for line, goal in zip(lines, GOALS, strict=True):
+        line[: len(goal)] = glyphs.encode(goal)
+
+    @jax.jit
+    def ink(lines):
+        paper = raster.canvas(side // 8, side + side // 2)
+        write = lambda ids: raster.text(paper, ids, left, (side // 8 - size) / 2, size)  # noqa: E731
+        return (jax.vmap(write)(lines) < 250).any(axis=(0, 1, 3))
+
+    columns = np.flatnonzero(np.asarray(ink(jnp.asarray(lines))))
+    assert 0 <= columns[0] < 0.05 * side and 0.75 * side < columns[-1] < side
 
 
 @pytest.mark.parametrize(
