@@ -74,16 +74,18 @@ _ID = st.one_of(st.integers(-3, 250), st.sampled_from([-(2**31), 2**31 - 1]))
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 50), st.lists(st.tuples(st.integers(-2, 17), _ID, _ID), min_size=1, max_size=8))
-def test_any_record_is_answered_and_counted(seed, records):
-    state = _jitted("reset")(jax.random.key(seed))
-    for i, record in enumerate(records):
-        before = jax.device_get(state)
-        state, result = _jitted("step")(state, jnp.array(record, jnp.int32))
-        assert int(state.steps) == i + 1 and np.isfinite(result.reward)
-        if spoken(WORLD, record) is None:
-            assert (np.asarray(state.last) == -1).all()
-            assert (np.asarray(state.at) == before.at).all() and int(state.here) == before.here
+@given(
+    st.integers(0, 2**31 - 1),
+    st.lists(st.one_of(st.none(), st.tuples(st.integers(-2, 17), _ID, _ID)), min_size=1, max_size=12),
+)
+def test_any_record_does_what_the_engine_does(seed, records):
+    """None stands for a sampled action, so that records meet open doors and full hands; nonsense is counted."""
+    key = jax.random.key(seed)
+    _play(
+        seed,
+        lambda state, i: records[i] or np.asarray(_jitted("sample")(state, jax.random.fold_in(key, i))),
+        len(records),
+    )
 
 
 @pytest.mark.parametrize("options", ["", ":receptacles=6,objects=4"])

@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,6 +95,45 @@ def test_the_pusher_does_not_get_through_a_wall(seed):
     qs = np.asarray(qs)
     assert np.isfinite(qs).all()
     assert (qs[:, 1] * side).min() > table.FINGER_OFFSET
+
+
+def mujocos_own(q, qd, walls, aims, pucks):
+    """The places after each step by MuJoCo's C engine in float64, with friction as the module's text has it."""
+    model = mujoco.MjModel.from_xml_string(table.model(pucks, len(walls)))
+    model.geom_pos[: len(walls), :2] = walls
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:] = q, qd
+    most, places = table.FRICTION * table.PUCK_MASS * table.GRAVITY, []
+    for aim in aims:
+        for i in range(0, 2 * pucks, 2):
+            speed = np.hypot(*data.qvel[i : i + 2])
+            stops = table.PUCK_MASS * speed / table.TIMESTEP  # newtons that end the motion in one step
+            data.ctrl[i : i + 2] = -data.qvel[i : i + 2] / max(speed, 1e-9) * min(most, stops)
+        data.ctrl[-2:] = aim
+        mujoco.mj_step(model, data)
+        places.append(data.qpos.copy())
+    return np.array(places)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), walls=st.booleans())
+def test_bodies_go_where_mujocos_own_engine_takes_them(seed, walls):
+    """Into pucks, which hit each other and the rim, and into and along walls: a second of physics, 0.1 mm."""
+    rng = np.random.default_rng(seed)
+    pucks, angle = (0 if walls else 2), rng.uniform(0, 2 * np.pi)
+    way = np.array([np.cos(angle), np.sin(angle)])
+    if walls:
+        places, start = np.array([[-0.6, 0.0], [0.4, 0.0]]), np.array([rng.uniform(-0.4, 0.4), -0.2])
+        q, to = start, rng.uniform(-0.4, 0.4, 2)
+    else:
+        puck = rng.uniform(-0.3, 0.3, 2)
+        other = np.clip(puck + 0.13 * (way + rng.uniform(-0.4, 0.4, 2)), -table.PUCK_LIMIT, table.PUCK_LIMIT)
+        start, places = puck - 0.15 * way, np.zeros((0, 2))
+        q, to = np.concatenate([puck, other, start]), puck + 0.2 * way
+    qd = np.where(np.arange(len(q)) < 2 * pucks, rng.uniform(-0.3, 0.3, len(q)), 0.0)
+    aims = start + np.minimum(np.arange(1, 101) / 48, 1)[:, None] * (to - start)
+    ours, _ = runner(pucks, len(places))(*(jnp.asarray(x, jnp.float32) for x in (q, qd, places, aims)))
+    np.testing.assert_allclose(ours, mujocos_own(q, qd, places, aims, pucks), atol=1e-4)
 
 
 def test_nothing_moves_that_is_at_rest():
