@@ -20,7 +20,7 @@ What is asked (two pucks, no walls, 10 ms; the numbers were measured on one CPU 
     compile_s           8.204        8.227       11.647        7.108
     step_us             7.983       35.059       13.294        3.533
 
-All lose less than a thousandth of the momentum. Seconds and microseconds are of a machine that did other things, too.
+All lose less than a thousandth of the momentum. The machine did other things, too, when the speeds were measured.
 """
 
 from __future__ import annotations

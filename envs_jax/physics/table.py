@@ -8,9 +8,10 @@ rest within the physics step: a puck of speed v slides v^2 / (2 mu g) - v dt / 2
 held by the strength of `GRIP`, as a servo would hold it, and may be stopped by what it runs into.
 
 **Backend.** brax offers four; `python -m envs_jax.physics.backends` measures them on this table and prints the
-table in `backends`. `mjx` is used: a puck squeezed against the border gets 2 mm into a finger there and lies still,
-16 to 39 mm in the others, two of which shake it out; it moves bodies as MuJoCo's own C engine does, to 0.1 mm in a
-second (a test compares them); it is the one still maintained; only `spring` steps faster (4 against 8 microseconds).
+table in `backends`. `mjx` is used: a puck squeezed against the border gets 2 mm into a finger there and lies
+still, 16 to 39 mm in the others, two of which shake it out; it moves bodies as MuJoCo's own C engine does, to
+0.1 mm in a second (a test compares them); it is the one still maintained; only `spring` steps faster (4 against
+8 microseconds).
 
 **Borders** are the limits of the joints. The pucks' field is smaller than the pusher's, which gets behind every
 puck,
