@@ -38,23 +38,40 @@ def number_line() -> RunConfig:
 
     python -m experiments.run number_line
     """
-    return _family("cards/number_line:image_shape=(64,80,3)", max_tokens=12, text_tokens=0)
+    return _family(
+        "cards/number_line:image_shape=(64,80,3),layout=large",
+        max_tokens=12,
+        imitation=ImitationConfig(steps=200, worlds=32, learning_rate=1e-3, expert_fraction=0.3),
+        iterations=20,
+    )
 
 
 def household() -> RunConfig:
-    """Put things into their places in small rooms, by text commands; judged on kinds of tasks never seen, too.
+    """Put things into their places in small rooms, by text commands; judged on goals never seen, too.
 
     python -m experiments.run household
     """
-    return _family("household/pick_and_place:receptacles=6,objects=4", max_tokens=20, text_tokens=96)
+    return _family(
+        "household/pick_and_place:receptacles=6,objects=4",
+        max_tokens=20,
+        text_tokens=72,
+        max_pixels=32 * 32,
+        imitation=ImitationConfig(steps=2000, worlds=32, learning_rate=1e-3, expert_fraction=0.6),
+    )
 
 
 def shop() -> RunConfig:
-    """Buy what is asked for in a small web shop; judged on goods never asked for, too.
+    """Buy what is asked for in a shop of a dozen things; judged on goods never asked for, too.
 
     python -m experiments.run shop
     """
-    return _family("shop/small", max_tokens=64, text_tokens=256)
+    return _family(
+        "shop/small:products=12,kinds=3",
+        max_tokens=48,
+        text_tokens=200,
+        max_pixels=32 * 32,
+        imitation=ImitationConfig(steps=1500, worlds=32, learning_rate=1e-3, expert_fraction=0.7),
+    )
 
 
 def physics() -> RunConfig:
@@ -62,26 +79,43 @@ def physics() -> RunConfig:
 
     python -m experiments.run physics
     """
-    return _family("physics/reach", max_tokens=16, text_tokens=20)
+    return _family(
+        "physics/reach",
+        max_tokens=16,
+        text_tokens=20,
+        imitation=ImitationConfig(steps=1500, worlds=32, learning_rate=1e-3, expert_fraction=0.4),
+    )
 
 
-def _family(world: str, max_tokens: int, text_tokens: int) -> RunConfig:
+def _family(
+    world: str,
+    max_tokens: int,
+    imitation: ImitationConfig,
+    text_tokens: int = 0,
+    max_pixels: int = 64 * 80,
+    iterations: int = 30,
+) -> RunConfig:
     """The nano model in a world's training instances, and judged on those held out.
 
     Args:
       world: a name, with options or not.
       max_tokens: of an answer.
+      imitation: the warm start.
       text_tokens: of the world's own text; 0 = it is not shown.
+      max_pixels: of a frame as the model sees it; few where all is told in words.
+      iterations: of the training.
     """
     options = "," if ":" in world else ":"
     start = nano()
     return dataclasses.replace(
         start,
         world=f"{world}{options}split=train",
-        model=dataclasses.replace(start.model, max_pixels=64 * 80),
+        iterations=iterations,
+        model=dataclasses.replace(start.model, max_pixels=max_pixels),
         policy=dataclasses.replace(
             start.policy, max_tokens=max_tokens, text_observation=text_tokens > 0, text_tokens=text_tokens
         ),
+        imitation=imitation,
         evaluation=EvaluationConfig(unseen=(f"{world}{options}split=test",)),
     )
 

@@ -8,6 +8,10 @@ The task of RL4VLM's gym-cards (gym_cards/envs/numberline.py), kept to the lette
   2 * max_position steps unless the last one reached the goal.
 * picture: black bold text of 36 px on 300 x 300 white, "Target: g" at (30, 60), "Current: p" at (30, 180).
 
+In a small picture upstream's layout leaves digits of five to eight pixels, cut by the borders of a model's
+patches. With `layout="large"` the same stands there in the same order, the words small and the numbers as high as a quarter
+of the picture, each at a place of its own: at 64 x 80 in one square of 16 x 16, one visual token of a small model.
+
 Where it differs: upstream corrects an equal goal only in the first step after a reset, once the first picture has
 been shown with the wrong goal; here the correction is part of the reset. An invalid action, which upstream
 replaces by a random one, moves nothing, costs a step, and is rewarded like any step that does not come nearer: -1.
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +36,8 @@ from envs_jax.world import Step
 _SIDE = 300  # pixels, upstream's picture, which the layout below is given in
 _LEFT, _TARGET_TOP, _CURRENT_TOP, _FONT_SIZE = 30, 60, 180, 36
 _LEAST_SIDE = 48  # pixels; below this the digits cannot be told apart
+
+Layout = Literal["upstream", "large"]
 
 
 @struct.dataclass
@@ -59,6 +66,7 @@ class NumberLine:
       max_position: greatest number, 2..99.
       image_shape: (height, width, 3) of the picture, at least 48 x 48; the layout is scaled to it and the letters
         keep their proportions.
+      layout: "upstream", or "large": see the module.
       split: of episodes. An instance is the pair of start and goal; about one in five is "test", by a fixed hash.
 
     Raises:
@@ -68,6 +76,7 @@ class NumberLine:
     name: str = "cards/number_line"
     max_position: int = 5
     image_shape: tuple[int, int, int] = (_SIDE, _SIDE, 3)
+    layout: Layout = "upstream"
     split: heldout.Split = "all"
 
     actions = ("-", "+")
@@ -77,6 +86,8 @@ class NumberLine:
         if type(self.max_position) is not int or not 2 <= self.max_position <= 99:
             raise ValueError(f"max_position is {self.max_position!r}; accepted: an int from 2 to 99")
         options.check_image_shape(self.image_shape, (_LEAST_SIDE, _LEAST_SIDE), None)
+        if self.layout not in ("upstream", "large"):
+            raise ValueError(f"layout is {self.layout!r}; accepted: upstream, large")
         heldout.check_split(self.split)
         if not len(_pairs(self.max_position, self.split)):
             raise ValueError(
@@ -120,16 +131,31 @@ class NumberLine:
     def render(self, state: State) -> UInt8[Array, "h w 3"]:
         """Both numbers in black on white."""
         height, width, _ = self.image_shape
-        down, right = height / _SIDE, width / _SIDE
         image = raster.canvas(height, width)
-        for label, number, top in (
-            ("Target: ", state.goal, _TARGET_TOP),
-            ("Current: ", state.position, _CURRENT_TOP),
-        ):
-            ids = jnp.concatenate([glyphs.encode(label), raster.decimal(number, len(str(self.max_position)))])
-            size = _FONT_SIZE * min(down, right)
-            image = raster.text(image, ids, _LEFT * right, top * down, size, bold=True)
-        return image
+        draw = self._large if self.layout == "large" else self._scaled
+        return draw(draw(image, "Target:", state.goal, 0), "Current:", state.position, 1)
+
+    def _scaled(self, image: raster.Image, label: str, number: Int[Array, ""], line: int) -> raster.Image:
+        """One of the two lines where upstream has it."""
+        height, width, _ = self.image_shape
+        down, right = height / _SIDE, width / _SIDE
+        ids = jnp.concatenate([glyphs.encode(f"{label} "), self._digits(number)])
+        top = (_TARGET_TOP, _CURRENT_TOP)[line] * down
+        return raster.text(image, ids, _LEFT * right, top, _FONT_SIZE * min(down, right), bold=True)
+
+    def _large(self, image: raster.Image, label: str, number: Int[Array, ""], line: int) -> raster.Image:
+        """One of the two lines in its half: the word in the upper part, the number below it on the right."""
+        height, width, _ = self.image_shape
+        digits = self._digits(number)
+        row, top = height / 4, line * height / 2
+        # A capital is 0.73 of the font size high, a digit's cell 0.6 wide: both fill what there is.
+        size = min(1.125 * row, 0.4 * width / (0.6 * len(digits)))
+        baseline = top + 1.875 * row
+        image = raster.text(image, glyphs.encode(label), width / 40, top, min(0.625 * row, width / 8), bold=True)
+        return raster.text(image, digits, 0.62 * width, baseline - glyphs.RISE * size, size, bold=True)
+
+    def _digits(self, number: Int[Array, ""]) -> Int[Array, " n"]:
+        return raster.decimal(number, len(str(self.max_position)))
 
     def describe(self, state: State) -> Int[Array, " n"]:
         """Nothing: the numbers are to be read from the picture."""

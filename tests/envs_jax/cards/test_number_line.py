@@ -182,6 +182,45 @@ def test_small_pictures_are_scaled_and_every_pair_of_numbers_can_be_read(shape):
         assert used[0][0] > 0.1 * middle and used[:, 1].max() < 0.9 * shape[1]
 
 
+@pytest.mark.parametrize("shape", [(64, 80, 3), SMALL, (48, 48, 3), (96, 128, 3)])
+def test_large_numbers_lie_at_places_of_their_own_and_every_one_can_be_read(shape):
+    """Each in its quarter of the height on the right, where nothing else is; the rest never changes."""
+    world = NumberLine(image_shape=shape, layout="large")
+    pairs = [(p, g) for p in range(6) for g in range(6)]
+    states = jax.tree.map(lambda *x: jnp.stack(x), *(state_of(p, g) for p, g in pairs))
+    pictures = np.asarray(jax.jit(jax.vmap(world.render))(states)).astype(int)
+    row, left = shape[0] // 4, int(0.6 * shape[1])
+    rest = pictures.copy()
+    for top, which in ((row, 1), (3 * row, 0)):
+        cells = pictures[:, top : top + row, left:]
+        rest[:, top : top + row, left:] = 255
+        first = {pair[which]: cell for pair, cell in zip(pairs, cells, strict=True)}
+        for pair, cell in zip(pairs, cells, strict=True):
+            apart = {number: np.abs(cell - known) for number, known in first.items()}
+            assert apart.pop(pair[which]).max() == 0
+            assert min((difference > 80).mean() for difference in apart.values()) > 0.02
+            assert np.ptp(np.argwhere(cell[:, :, 0] < 128)[:, 0]) > 0.6 * row  # the digit fills its quarter
+    assert (rest == rest[0]).all() and (rest[0] < 128).any()  # the words
+
+
+def test_at_64_by_80_each_large_number_is_one_visual_token_of_a_small_model():
+    """16 x 16 pixels: two by two patches of eight."""
+    world = NumberLine(image_shape=(64, 80, 3), layout="large")
+    first, second = (np.asarray(world.render(state_of(p, g)), int) for p, g in ((2, 5), (4, 0)))
+    rows, columns, _ = np.nonzero(first != second)
+    assert {(int(r) // 16, int(c) // 16) for r, c in zip(rows, columns, strict=True)} == {(1, 3), (3, 3)}
+
+
+def test_large_numbers_of_two_digits_are_written_in_full():
+    world = NumberLine(max_position=12, image_shape=(64, 80, 3), layout="large")
+    twelve, one, two = (np.asarray(world.render(state_of(p, 9)), int) for p in (12, 1, 2))
+    cell = slice(48, 64), slice(48, 80)
+    assert (twelve[cell][:, :12] == one[cell][:, :12]).all()
+    ink = np.flatnonzero((two[cell][:, :, 0] < 128).any(axis=0))
+    shifted = np.flatnonzero((twelve[cell][:, :, 0] < 128).any(axis=0))
+    assert shifted[-1] > ink[-1] + 8 and shifted[-1] < 31  # a second digit behind, inside the picture
+
+
 def test_two_digit_numbers_are_written_in_full():
     world = NumberLine(max_position=12, image_shape=(150, 150, 3))
     expected = written(150, (("Target: 9", 15, 30, 18), ("Current: 12", 15, 90, 18)))
@@ -224,7 +263,7 @@ def test_an_option_out_of_range_is_named_with_what_is_accepted(options, message)
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_position": 5.0}, {"image_shape": (60, 80)}, {"image_shape": [60, 80, 3]}]
+    "options", [{"layout": "huge"}, {"max_position": 5.0}, {"image_shape": (60, 80)}, {"image_shape": [60, 80, 3]}]
 )
 def test_an_option_of_a_wrong_type_is_named(options):
     # The annotations, which are checked while the tests run, come before the world's own ValueError.
