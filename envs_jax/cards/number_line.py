@@ -9,8 +9,9 @@ The task of RL4VLM's gym-cards (gym_cards/envs/numberline.py), kept to the lette
 * picture: black bold text of 36 px on 300 x 300 white, "Target: g" at (30, 60), "Current: p" at (30, 180).
 
 In a small picture upstream's layout leaves digits of five to eight pixels, cut by the borders of a model's
-patches. With `layout="large"` the same stands there in the same order, the words small and the numbers as high as a quarter
-of the picture, each at a place of its own: at 64 x 80 in one square of 16 x 16, one visual token of a small model.
+patches. With `layout="large"` the same stands there in the same order, the words small and the numbers as high
+as a quarter of the picture, each at a place of its own: at 64 x 80 in one square of 16 x 16, one visual token of
+a small model.
 
 Where it differs: upstream corrects an equal goal only in the first step after a reset, once the first picture has
 been shown with the wrong goal; here the correction is part of the reset. An invalid action, which upstream
