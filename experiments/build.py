@@ -200,4 +200,11 @@ def open_model(config: ModelConfig) -> tuple[Path | None, Tokenizer, VLMConfig]:
     if config.max_pixels:
         image = dataclasses.replace(model_config.image, max_pixels=config.max_pixels)
         model_config = dataclasses.replace(model_config, image=image)
+    if config.initializer_range:
+        drawn = {"initializer_range": config.initializer_range}
+        model_config = dataclasses.replace(
+            model_config,
+            text=dataclasses.replace(model_config.text, **drawn),
+            vision=dataclasses.replace(model_config.vision, **drawn),
+        )
     return None, tokenizer, model_config

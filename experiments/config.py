@@ -39,6 +39,10 @@ class ModelConfig:
     "mini", 32 million; or a published size, to measure speed and memory. The tokenizer is of the worlds' text."""
     max_pixels: int = 0
     """Of a frame, for a model that is drawn afresh: larger ones are scaled down. 0 = seen as they are."""
+    initializer_range: float = 0.0
+    """Standard deviation of a model's weights that is drawn afresh. 0 = the published 0.02, made for widths of
+    thousands: at nano's 128 attention then begins flat, and what few tokens tell an observation from another is
+    lost in the mean. About one over the root of the width lets it look."""
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     value_head: tuple[int, ...] = (128, 128)
     """Widths of the critic's hidden layers."""
@@ -52,6 +56,9 @@ class ModelConfig:
         if self.max_pixels < 0 or (self.max_pixels and self.path):
             accepted = "0 with a checkpoint, which has its own rule" if self.path else "0 or more"
             raise ConfigError(f"max_pixels is {self.max_pixels}; accepted: {accepted}")
+        if not 0 <= self.initializer_range < 1 or (self.initializer_range and self.path):
+            accepted = "0 with a checkpoint, which has its weights" if self.path else "0 to below 1"
+            raise ConfigError(f"initializer_range is {self.initializer_range}; accepted: {accepted}")
 
 
 @dataclass(frozen=True)

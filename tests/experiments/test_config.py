@@ -59,6 +59,8 @@ def test_absent_fields_take_their_defaults():
         ('{"model": {"value_head": [0]}}', r"value_head is \(0,\)"),
         ('{"model": {"max_pixels": -1}}', "max_pixels is -1; accepted: 0 or more"),
         ('{"model": {"max_pixels": 9, "path": "x"}}', "max_pixels is 9; accepted: 0 with a checkpoint"),
+        ('{"model": {"initializer_range": 1.5}}', "initializer_range is 1.5; accepted: 0 to below 1"),
+        ('{"model": {"initializer_range": 0.1, "path": "x"}}', "initializer_range is 0.1; accepted: 0 with a"),
         ('{"policy": {"text_tokens": -1}}', "text_tokens is -1; accepted: 0 or more"),
         ('{"checkpoint": {"every": 0}}', "every is 0"),
     ],

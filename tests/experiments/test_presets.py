@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import numpy as np
 import pytest
 
 from experiments.build import build
@@ -17,6 +19,20 @@ def test_a_familys_preset_trains_on_one_part_of_the_instances_and_is_judged_on_t
     assert config.evaluation.unseen == (config.world.removesuffix("train") + "test",)
     assert config.model.preset == "nano"
     build(config)  # the parts fit each other
+
+
+def test_the_spread_of_a_fresh_models_weights_is_the_one_that_was_asked_for():
+    def weights(spread):
+        config = PRESETS["number_line"]()
+        model = dataclasses.replace(config.model, initializer_range=spread)
+        params = jax.tree.leaves(initial_params(build(dataclasses.replace(config, model=model)))["model"])
+        return [np.asarray(leaf) for leaf in params if leaf.size > 10_000]  # products and embeddings
+
+    usual, wide = weights(0.0), weights(0.08)
+    assert len(usual) == len(wide) > 3
+    for narrow, broad in zip(usual, wide, strict=True):
+        assert narrow.std() == pytest.approx(0.02, rel=0.05)
+        np.testing.assert_allclose(broad, 4 * narrow, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -11,11 +11,6 @@ from typing import Any
 from vldac.models.config import ImageConfig, TextConfig, VisionConfig
 from vldac.models.qwen2_vl import Qwen2VLConfig
 
-# About one over the root of nano's width. At the published 0.02, made for widths of thousands, attention over a
-# hundred tokens begins flat, two tokens that differ between pictures are lost in its mean, and a warm start stays
-# for thousands of updates at the loss of an answer that is guessed (experiments/results/presets_nano.md).
-_NANO_INITIALIZER_RANGE = 0.08
-
 
 def nano(vocab_size: int, **special_ids: int | None) -> Qwen2VLConfig:
     """About a million parameters, to be trained from scratch on a CPU.
@@ -40,10 +35,8 @@ def nano(vocab_size: int, **special_ids: int | None) -> Qwen2VLConfig:
         rope_theta=5.0,
         mrope_section=(4, 6, 6),
         tie_word_embeddings=True,
-        initializer_range=_NANO_INITIALIZER_RANGE,
     )
-    vision = {"depth": 2, "embed_dim": 64, "num_heads": 2, "mlp_dim": 256}
-    return _small(text, **vision, initializer_range=_NANO_INITIALIZER_RANGE, **special_ids)
+    return _small(text, depth=2, embed_dim=64, num_heads=2, mlp_dim=256, **special_ids)
 
 
 def mini(vocab_size: int, **special_ids: int | None) -> Qwen2VLConfig:
@@ -80,13 +73,7 @@ def padded(vocab_size: int) -> int:
 
 
 def _small(
-    text: TextConfig,
-    depth: int,
-    embed_dim: int,
-    num_heads: int,
-    mlp_dim: int,
-    initializer_range: float = VisionConfig.initializer_range,
-    **special_ids: Any,
+    text: TextConfig, depth: int, embed_dim: int, num_heads: int, mlp_dim: int, **special_ids: Any
 ) -> Qwen2VLConfig:
     vision = VisionConfig(
         depth=depth,
@@ -96,7 +83,6 @@ def _small(
         patch_size=8,
         spatial_merge_size=2,
         temporal_patch_size=2,
-        initializer_range=initializer_range,
     )
     # A world's small frame is not blown up to the 56x56 pixels of the published default.
     return Qwen2VLConfig(text=text, vision=vision, image=ImageConfig(min_pixels=32 * 32), **special_ids)
