@@ -117,6 +117,15 @@ class FixedPlan:
         return _concatenated(parts)
 
     @cached_property
+    def wall_rooms(self) -> np.ndarray:
+        """int32[N], for each row of `walls_array` the number of its room in `all_rooms`."""
+        counts = [
+            len(room_walls(room, portals, 0).exists)
+            for room, portals in zip(self.all_rooms, self._built[1], strict=True)
+        ]
+        return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+    @cached_property
     def doorways(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Lines to cross: ends float32[D, 2, 2] as (x, z), and the rooms on both sides int[D], int[D]."""
         lines, sides = self._built[2], np.array(self._built[3], np.int32).reshape(-1, 2)

@@ -4,6 +4,8 @@
   them: MiniWorld lists it and never uses it.
 * `forward_step`, `forward_drift` and `turn_step` are drawn anew in every step, all others once an episode.
 * `obj_color_bias` is added to the colour of each box, one draw a box, and to nothing else, as upstream.
+* `tex_rand` draws the variant of each room's wall texture, see `variants`; its range are whole numbers, 0 is the
+  usual one. MiniWorld has no range for it: it draws from all variants whenever it randomises.
 * The tasks that set their own step and turn (the Fast ones, Sign) have no range for these upstream, nor for
   anything else; here `True` leaves their motion fixed and varies their looks.
 """
@@ -17,7 +19,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from envs_jax.miniworld import variants
+from envs_jax.miniworld.layout import FixedPlan
+from envs_jax.miniworld.maze import MazePlan
 
 Triple = tuple[float, float, float]
 
@@ -35,6 +41,7 @@ PARAMETERS: dict[str, tuple[float | Triple, float | Triple, float | Triple]] = {
     "cam_fov_y": (60.0, 55.0, 65.0),
     "cam_height": (1.5, 1.45, 1.55),
     "cam_fwd_disp": (0.0, -0.05, 0.10),
+    "tex_rand": (0.0, 0.0, 3.0),
 }
 MOTION = ("forward_step", "forward_drift", "turn_step")
 # Outside of these a range makes no sense: a longer step jumps through walls, a camera must see something.
@@ -51,7 +58,9 @@ _LIMITS = {
     "cam_fov_y": (10.0, 120.0),
     "cam_height": (0.1, 2.5),
     "cam_fwd_disp": (-0.3, 0.3),
+    "tex_rand": (0.0, 3.0),
 }
+_WHOLE = ("tex_rand",)  # ranges of whole numbers
 
 Ranges = tuple[tuple[str, tuple[Any, Any]], ...]  # (name, (low, high)), sorted by name: hashable
 
@@ -66,6 +75,7 @@ class Look:
       colour_bias: float32[N, 3], added to the colour of each entity that is a box.
       pitch, fov_y: float32[], the camera's, radians.
       height, ahead: float32[], the camera's place above and before the agent's base, metres.
+      papers: int32[R], the variant of each room's wall texture, passages included; None where none differs.
     """
 
     sky: Float[Array, "3"]
@@ -77,6 +87,7 @@ class Look:
     fov_y: Float[Array, ""]
     height: Float[Array, ""]
     ahead: Float[Array, ""]
+    papers: Int[Array, " r"] | None = None
 
 
 def ranges(randomise: Any, own_motion: bool = False) -> Ranges:
@@ -124,14 +135,15 @@ def ranges(randomise: Any, own_motion: bool = False) -> Ranges:
 def _range(name: str, given: Any) -> tuple[Any, Any]:
     wide = isinstance(PARAMETERS[name][0], tuple)
     low_limit, high_limit = _LIMITS[name]
-    what = "three numbers" if wide else "numbers"
+    what = "three numbers" if wide else "whole numbers" if name in _WHOLE else "numbers"
 
     def value(one):
         if wide and isinstance(one, int | float) and not isinstance(one, bool):
             one = (one, one, one)
         numbers = tuple(one) if wide and isinstance(one, tuple | list) else (one,)
         ok = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
-        if not ok or len(numbers) != (3 if wide else 1):
+        whole = name not in _WHOLE or all(ok and n == round(n) for n in numbers)
+        if not ok or not whole or len(numbers) != (3 if wide else 1):
             raise ValueError
         return tuple(map(float, numbers))
 
@@ -158,8 +170,8 @@ def sample(key: PRNGKeyArray, among: Ranges, name: str, shape: tuple[int, ...] =
     return jnp.broadcast_to(jnp.asarray(default, jnp.float32), (*shape, *extra))
 
 
-def draw_look(key: PRNGKeyArray, among: Ranges, count: int) -> Look:
-    """An episode's look for `count` entities."""
+def draw_look(key: PRNGKeyArray, among: Ranges, count: int, plan: FixedPlan | MazePlan) -> Look:
+    """An episode's look for `count` entities in the rooms of a plan."""
     keys = dict(zip(PARAMETERS, jax.random.split(key, len(PARAMETERS)), strict=True))
 
     def one(name, shape=()):
@@ -175,4 +187,10 @@ def draw_look(key: PRNGKeyArray, among: Ranges, count: int) -> Look:
         fov_y=jnp.deg2rad(one("cam_fov_y")),
         height=one("cam_height"),
         ahead=one("cam_fwd_disp"),
+        papers=variants.draw(keys["tex_rand"], dict(among)["tex_rand"], plan) if papered(among, plan) else None,
     )
+
+
+def papered(among: Ranges, plan: FixedPlan | MazePlan) -> bool:
+    """Whether wall textures differ from episode to episode."""
+    return "tex_rand" in dict(among) and variants.most(plan) > 1

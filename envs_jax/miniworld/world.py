@@ -6,7 +6,7 @@
 * `near` reaches as far as the longest step that MiniWorld could take, with domain randomisation or without: what
   is solved, and from how far, is the original's in every task.
 * Differs from upstream: a yaw is kept in [-pi, pi]; an invalid action moves nothing and is counted as a step;
-  textures are this project's own and have no variants to draw from.
+  textures are this project's own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from envs_jax import heldout, options
-from envs_jax.miniworld import dynamics, placement, randomise, route, split, view
+from envs_jax.miniworld import dynamics, placement, randomise, route, split, variants, view
 from envs_jax.miniworld.entities import COLOUR_NAMES, KINDS, Entities, put, radii
 from envs_jax.miniworld.layout import Regions
 from envs_jax.miniworld.maze import MazePlan
@@ -168,7 +168,8 @@ class MiniWorld:
 
     def render(self, state: State) -> UInt8[Array, "h w 3"]:
         """The world through the agent's camera."""
-        atlas, size = build_atlas(view.materials(self.task)), self.image_shape[:2]
+        atlas = variants.build_atlas(self._materials) if self._papered else build_atlas(self._materials)
+        size = self.image_shape[:2]
         return render(self._scene(state), view.camera(state.agent, state.look), atlas, size, self._level)
 
     def describe(self, state: State) -> Int[Array, " n"]:
@@ -327,7 +328,7 @@ class MiniWorld:
             things=things,
             carried=jnp.int32(dynamics.NOTHING),
             passages=passages,
-            look=randomise.draw_look(look_key, self.randomise, len(task.things)) if self._looks else None,
+            look=self._look(look_key) if self._looks else None,
             memory=None,
         )
         return state, rule_key
@@ -335,6 +336,19 @@ class MiniWorld:
     @cached_property
     def _looks(self) -> bool:
         return any(name not in randomise.MOTION for name, _ in self.randomise)
+
+    def _look(self, key: PRNGKeyArray) -> randomise.Look:
+        return randomise.draw_look(key, self.randomise, len(self.task.things), self.task.plan)
+
+    @cached_property
+    def _papered(self) -> bool:
+        return randomise.papered(self.randomise, self.task.plan)
+
+    @cached_property
+    def _materials(self) -> tuple[str, ...]:
+        """All that is to be seen; a texture id is the place in this list."""
+        names = view.materials(self.task)
+        return variants.materials(names) if self._papered else names
 
     @property
     def _level(self) -> bool:
@@ -426,6 +440,8 @@ class MiniWorld:
 
     def _scene(self, state: State) -> Scene:
         walls = self._walls(state.passages)
+        if self._papered:
+            walls = variants.papered(walls, self.task.plan, state.look.papers, self._materials)
         return view.scene(self.task, walls, state.things, state.look, self._written(state))
 
     def _written(self, state: State) -> Int[Array, ""] | int:

@@ -1,11 +1,13 @@
 """The original MiniWorld, driven and read: `original` gives its environments on a display of its own.
 
 Steps and resets are replayed without drawing, which is most of their time; the window still needs a display.
+What the original shows is read by `tests.envs_jax.render.original_scene`.
 """
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +49,7 @@ def original(display):
 
 
 class Original:
-    """MiniWorld's environments by our names, not drawing."""
+    """MiniWorld's environments by our names."""
 
     def __init__(self):
         try:
@@ -56,12 +58,13 @@ class Original:
             pytest.skip(f"the original MiniWorld cannot be imported (package miniworld, OpenGL): {error}")
         self._module = miniworld.envs
 
-    def make(self, name):
-        """One environment, already reset, watched by a `Watch`."""
+    def make(self, name, draws=False):
+        """One environment, already reset, watched by a `Watch`; `draws`: whether it can be looked at."""
         env = getattr(self._module, CLASSES[name])()
-        blank = np.zeros((60, 80, 3), np.uint8)
-        env.render_obs = lambda frame_buffer=None: blank
-        env._render_static = lambda: None
+        if not draws:
+            blank = np.zeros((60, 80, 3), np.uint8)
+            env.render_obs = lambda frame_buffer=None: blank
+            env._render_static = lambda: None
         env.watch = Watch(env)
         return env
 
@@ -70,6 +73,16 @@ class Original:
         """The things of an environment in its order, without the agent and without frames on the walls."""
         frames = ("ImageFrame", "TextFrame")
         return [e for e in env.entities if e is not env.agent and type(e).__name__ not in frames]
+
+    @staticmethod
+    def colour(entity):
+        """Its colour's name, "" of what has colours of its own. That of balls and keys is in their mesh's name."""
+        if hasattr(entity, "color"):
+            return entity.color
+        if _SHAPES.get(type(entity).__name__) is None:
+            return ""
+        files = {id(mesh): path for path, mesh in type(entity.mesh).cache.items()}
+        return Path(files[id(entity.mesh)]).stem.split("_")[1]
 
     @staticmethod
     def kind(entity):
