@@ -2,8 +2,8 @@
 
 * MiniWorld keeps several files of some textures, name_1.png, name_2.png and so on, and takes the first unless
   randomised (miniworld/opengl.py, Texture.get). Of those that its tasks show only `concrete` has more than one: it
-  has four. It is on the walls of OneRoom, Hallway, TMaze, YMaze, FourRooms, ThreeRooms, PutNext and Sign.
-  Floors, ceilings and the walls of all other tasks never differ.
+  has four. It is on the walls of OneRoom, Hallway, TMaze, YMaze, FourRooms, ThreeRooms, PutNext and Sign, and
+  beside Sidewalk's street. Floors, ceilings and all other walls never differ.
 * The pictures are this project's own, near the mean colours, contrast and tile sizes of those files.
 """
 
@@ -27,15 +27,15 @@ VARIANTS = {"concrete": ("concrete", "concrete_2", "concrete_3", "concrete_4")}
 _SIDE = 128  # texels of a texture, as `build_atlas`
 
 
-def _grey(shade: np.ndarray, colour: tuple[float, float, float]) -> np.ndarray:
-    return np.clip(shade[..., None] * np.array(colour), 0, 255)
+def _grey(shade: np.ndarray) -> np.ndarray:
+    return np.repeat(np.clip(shade, 0, 255)[..., None], 3, axis=-1)
 
 
 def _grained(side: int) -> np.ndarray:
     """Darker, with a fine grain."""
     texel = np.arange(side)
     grain = hashed(texel[None, :], texel[:, None], 127) - 0.5
-    return _grey(1 + 0.06 * grain + 0.02 * cloud(side, 24, 24, 131), (133, 133, 133))
+    return _grey(133 * (1 + 0.06 * grain + 0.02 * cloud(side, 24, 24, 131)))
 
 
 def _stained(side: int) -> np.ndarray:
@@ -45,12 +45,12 @@ def _stained(side: int) -> np.ndarray:
     stains = np.clip(cloud(side, 16, 6, 137), 0, None) * layer
     holes = cloud(side, 24, 24, 139, 2) > 3.1
     shade = 1.02 - 0.035 * stains + 0.01 * cloud(side, 12, 12, 149)
-    return _grey(shade * np.where(holes, 0.86, 1.0), (176, 176, 176))
+    return _grey(176 * shade * np.where(holes, 0.86, 1.0))
 
 
 def _smooth(side: int) -> np.ndarray:
     """Darker, hardly any grain."""
-    return _grey(1 + 0.012 * cloud(side, 6, 6, 151), (133, 133, 133))
+    return _grey(133 * (1 + 0.012 * cloud(side, 6, 6, 151)))
 
 
 _MORE = {

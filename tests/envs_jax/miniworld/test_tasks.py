@@ -114,6 +114,40 @@ def test_randomised_looks_are_drawn_once_an_episode_and_seen():
     assert (np.asarray(render(one))[0] != np.asarray(render(two))[0]).any()
 
 
+def test_each_room_has_a_wall_texture_of_its_own_when_randomised():
+    world = envs_jax.make("miniworld/t_maze", randomise=("tex_rand",), image_shape=(24, 32, 3))
+    start = states(world, 256)
+    papers = np.asarray(start.look.papers)
+    assert papers.shape == (256, 2) and set(papers.ravel()) == {0, 1, 2, 3}
+    assert (papers[:, 0] != papers[:, 1]).any()
+    some = states(envs_jax.make("miniworld/t_maze", randomise={"tex_rand": (2, 3)}), 64).look.papers
+    assert set(np.asarray(some).ravel()) == {2, 3}
+
+    # Seen from the corridor: its own walls change with the first number, those of the crossing with the second.
+    agent = dynamics.Agent(jnp.array([4.0, 0.0, 0.0]), jnp.float32(0.0))
+    render = jax.jit(world.render)
+
+    def seen(*numbers):
+        state = first(start).replace(agent=agent)
+        return np.asarray(
+            render(state.replace(look=state.look.replace(papers=jnp.array(numbers, jnp.int32)))), int
+        )
+
+    usual = seen(0, 0)
+    corridor, crossing = (np.abs(seen(*numbers) - usual).max(axis=-1) > 4 for numbers in ((2, 0), (0, 2)))
+    assert corridor.sum() > 50 and crossing.sum() > 10 and not (corridor & crossing).any()
+    plain = envs_jax.make("miniworld/t_maze", image_shape=(24, 32, 3))
+    unvaried = np.asarray(jax.jit(plain.render)(first(start).replace(agent=agent, look=None)), int)
+    assert np.abs(unvaried - usual).max() <= 1
+
+
+def test_walls_without_variants_never_differ():
+    world = envs_jax.make("miniworld/maze_s2", randomise=("tex_rand",), image_shape=(24, 32, 3))
+    assert states(world, 2).look.papers is None
+    sidewalk = states(envs_jax.make("miniworld/sidewalk", randomise=("tex_rand",)), 64).look.papers
+    assert (np.asarray(sidewalk)[:, 0] == 0).all() and (np.asarray(sidewalk)[:, 1] > 0).any()
+
+
 def test_the_default_look_is_that_of_no_randomisation():
     """Ranges of one value give the picture that no ranges give."""
     fixed = {name: (value, value) for name, (value, _, _) in randomise.PARAMETERS.items() if name != "cam_pitch"}
@@ -139,6 +173,8 @@ def test_the_default_look_is_that_of_no_randomisation():
         ("maze", {"randomise": {"sky_color": ((0, 0), (1, 1))}}, "three numbers from 0 to 1"),
         ("maze", {"randomise": {"forward_step": (0.1, 2.0)}}, "numbers from 0.01 to 0.75"),
         ("maze", {"randomise": "all"}, "randomise is 'all'; accepted: True, False"),
+        ("hallway", {"randomise": {"tex_rand": (0, 1.5)}}, "accepted: .low, high., whole numbers from 0 to 3"),
+        ("hallway", {"randomise": {"tex_rand": (0, 4)}}, "accepted: .low, high., whole numbers from 0 to 3"),
         ("sign", {"randomise": ("turn_step",)}, "no default range in a task with steps of its own"),
         ("sign", {"colour": "pink"}, "colour is 'pink'; accepted: blue, red, green"),
         ("sign", {"faithful": 1}, "faithful is 1; accepted: True or False"),
