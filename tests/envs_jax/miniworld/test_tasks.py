@@ -51,7 +51,7 @@ def test_the_contract(name):
         pytest.param("maze_s3", 1.0, 70, marks=pytest.mark.slow),
         ("sidewalk", 1.0, 75),
         ("pickup_objects", 1.0, 150),
-        pytest.param("put_next", 0.9, 110, marks=pytest.mark.slow),
+        pytest.param("put_next", 0.95, 95, marks=pytest.mark.slow),  # 0.969 and 84.7; over 512 episodes 0.984
         ("sign", 1.0, 10),
     ],
 )
