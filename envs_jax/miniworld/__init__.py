@@ -3,8 +3,8 @@
 * Rooms, chances, dynamics, rewards and ends are upstream's, so that nothing is easier or harder than there. For
   every task the tests prove it against the original: its walls, its episodes replayed step by step, where episodes
   start, and the pictures from the same poses with its own textures (experiments/results/miniworld_original.md).
-* Textures are this project's own. Faults of the original are kept with `faithful=True`, see `walking` and the other
-  families.
+* Textures are this project's own. Faults of the original are kept with `faithful=True`, see `walking` and the
+  other families.
 * A task is data, a `task.Task`: rooms (`layout`, `maze`), things (`entities`, `placement`) and a rule that judges.
   One engine, `world.MiniWorld`, makes a world of it: `dynamics`, `randomise`, `view`; `route`, `expert`,
   `thoughts`.
