@@ -225,7 +225,9 @@ def replay(world, start, steps):
     return jax.lax.scan(body, start, steps)[1]
 
 
-@pytest.mark.parametrize("batches", [1, pytest.param(BATCHES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "batches", [1, pytest.param(BATCHES, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+)
 def test_every_step_is_the_originals(pair, original, batches):
     name, world, env = pair
     play = jax.jit(lambda start, steps: replay(world, start, steps))  # compiled once for all batches
