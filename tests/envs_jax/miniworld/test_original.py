@@ -161,7 +161,7 @@ def record(original, name, world, env, number):
     start = state_of(original, name, world, env, things)
     chances = np.array([0.15, 0.15, 0.6, 0.1, 0.15, 0.1, 0.02, 0.02])[: len(world.actions)]
     steps = []
-    resync = RESYNC // 2 if name == "maze" else RESYNC  # it is 26 m wide: a step of float32 there is 2e-6 m
+    resync = RESYNC // 4 if name == "maze" else RESYNC  # 26 m wide: float32 rounds by up to 1e-6 m a step
     for t in range(LENGTH):
         action = int(random.choice(len(world.actions), p=chances / chances.sum()))
         if wise and random.random() < 0.85:
