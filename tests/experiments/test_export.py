@@ -6,10 +6,7 @@ import dataclasses
 import json
 import os
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -34,27 +31,15 @@ from vldac.models.export import load_value_head
 from vldac.models.lora import LoRAConfig
 from vldac.text.prompt import task_text
 
-ROOT = Path(__file__).parents[2]
-# As in test_run.py: the same programs, which are compiled once for both.
-SMALL = shlex.split(
-    "--imitation.steps 3 --imitation.worlds 2 --imitation.window 2 --rollout.worlds 4 --rollout.steps 2 "
-    "--optimizer.minibatch 8 --optimizer.microbatch 0 --optimizer.epochs 1 --evaluation.episodes 4 "
-    "--evaluation.lanes 4 --evaluation.record 2 --evaluation.unseen cards/number_line --policy.max-tokens 16 "
-    "--checkpoint.every 2 --iterations 6"
-)
 WORLD = "miniworld/one_room_s6_fast"
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory):
+def full(whole, tmp_path_factory):
     """A real run of the nano model, exported."""
-    folder = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "experiments.run", "--folder", str(folder), "--name", "full", *SMALL]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
-    assert export.main([str(folder / "full")]) == 0
-    return folder / "full"
+    folder = shutil.copytree(whole[0], tmp_path_factory.mktemp("runs") / "full")
+    assert export.main([str(folder)]) == 0
+    return folder
 
 
 @pytest.fixture(scope="module")

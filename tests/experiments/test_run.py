@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 import experiments.run
+from tests.runs import SMALL, TRAINING_ALONE, run, start
 from vldac.metrics import read_metrics, read_summary
-
-ROOT = Path(__file__).parents[2]
-SMALL = shlex.split(
-    "--imitation.steps 3 --imitation.worlds 2 --imitation.window 2 --rollout.worlds 4 --rollout.steps 2 "
-    "--optimizer.minibatch 8 --optimizer.microbatch 0 --optimizer.epochs 1 --evaluation.episodes 4 "
-    "--evaluation.lanes 4 --evaluation.record 2 --evaluation.unseen cards/number_line --policy.max-tokens 16 "
-    "--checkpoint.every 2 --iterations 6"
-)
-
-
-def start(*arguments: str, **options) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "COLUMNS": "200"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
-
-
-def run(*arguments: str) -> tuple[int, str]:
-    process = start(*arguments)
-    output, _ = process.communicate(timeout=500)
-    return process.returncode, output
 
 
 def numbers(folder: Path) -> list[dict]:
@@ -51,13 +23,16 @@ def numbers(folder: Path) -> list[dict]:
     return [{k: v for k, v in record.items() if not k.endswith(timed)} for record in read_metrics(folder)]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """(folder, output) of a run that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("runs")
-    code, output = run("--folder", folder, "--name", "whole", *SMALL)
-    assert code == 0, output
-    return folder / "whole", output
+def refuse(capsys, *arguments: object) -> str:
+    """What a command that ends with code 2 says, in this process: to start another one takes ten seconds."""
+    capsys.readouterr()
+    try:
+        code = experiments.run.main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        code = end.code
+    output = "".join(capsys.readouterr())
+    assert code == 2 and "Traceback" not in output, output
+    return output
 
 
 def test_a_run_leaves_what_it_promises(whole):
@@ -84,7 +59,9 @@ def test_a_run_leaves_what_it_promises(whole):
 
 def test_the_configuration_on_disk_runs_again_to_the_same_numbers(whole, tmp_path):
     folder, _ = whole
-    code, output = run("--config", folder / "config.json", "--folder", tmp_path, "--name", "again")
+    # Evaluations change nothing of the training, and take most of the time.
+    again = "--config", folder / "config.json", "--evaluation.episodes", 0
+    code, output = run(*again, "--folder", tmp_path, "--name", "again")
     assert code == 0, output
     assert numbers(tmp_path / "again") == numbers(folder)
 
@@ -120,8 +97,6 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(whole, tmp_path):
 
 
 def test_a_corrupt_newest_checkpoint_is_passed_over_and_said(whole, tmp_path):
-    import shutil
-
     folder, _ = whole
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -135,7 +110,7 @@ def test_a_corrupt_newest_checkpoint_is_passed_over_and_said(whole, tmp_path):
 
 
 def test_ctrl_c_finishes_the_iteration_saves_and_reports(tmp_path):
-    arguments = [*SMALL, "--iterations", "100000"]
+    arguments = [*SMALL, *TRAINING_ALONE, "--world", "cards/number_line", "--iterations", 100_000]
     process = start("--folder", tmp_path, "--name", "stopped", *arguments)
     folder = tmp_path / "stopped"
     deadline = time.monotonic() + 300
@@ -174,32 +149,28 @@ def test_ctrl_c_finishes_the_iteration_saves_and_reports(tmp_path):
 )
 def test_nonsense_is_refused_before_anything_is_written(tmp_path, capsys, monkeypatch, arguments, message):
     monkeypatch.setenv("COLUMNS", "200")
-    where = [] if "--resume" in arguments else ["--folder", str(tmp_path / "runs")]
-    try:
-        code = experiments.run.main([*arguments, *where])
-    except SystemExit as end:
-        code = end.code
-    output = "".join(capsys.readouterr())
+    where = [] if "--resume" in arguments else ["--folder", tmp_path / "runs"]
+    output = refuse(capsys, *arguments, *where)
     text = re.sub(r"[^\S ]|[│╭╮╰╯─]", " ", output)
-    assert code == 2, output
     assert message in re.sub(r" +", " ", text), output
-    assert "Traceback" not in output and not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs").exists()
 
 
-def test_an_existing_run_is_never_touched(whole):
+def test_an_existing_run_is_never_touched(whole, capsys):
     folder, _ = whole
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    code, output = run("--folder", folder.parent, "--name", folder.name, *SMALL)
-    assert code == 2 and "is not empty; accepted: another --name, or --resume" in output
-    code, output = run("--resume", folder, "--optimizer.minibatch", "4")
-    assert code == 2 and "optimizer.minibatch is 4, and 8 in the run" in output
+    output = refuse(capsys, "--folder", folder.parent, "--name", folder.name, *SMALL)
+    assert "is not empty; accepted: another --name, or --resume" in output
+    assert "optimizer.minibatch is 4, and 8 in the run" in refuse(
+        capsys, "--resume", folder, "--optimizer.minibatch", 4
+    )
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_a_folder_that_can_not_be_made_is_said(tmp_path):
+def test_a_folder_that_can_not_be_made_is_said(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    code, output = run("--folder", tmp_path / "file", "--name", "x")
-    assert code == 2 and "can not be made: Not a directory" in output and "Traceback" not in output
+    output = refuse(capsys, "--folder", tmp_path / "file", "--name", "x")
+    assert "can not be made: Not a directory" in output
 
 
 def test_a_full_disk_is_said(tmp_path):
@@ -208,7 +179,7 @@ def test_a_full_disk_is_said(tmp_path):
     ).returncode:
         pytest.skip("mounting is not permitted here")
     try:
-        code, output = run("--folder", tmp_path, "--name", "x", *SMALL)
+        code, output = run("--folder", tmp_path, "--name", "x", *SMALL, *TRAINING_ALONE)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
     assert code == 1 and "Traceback" not in output
@@ -216,9 +187,11 @@ def test_a_full_disk_is_said(tmp_path):
     assert len(errors) == 1 and "No space left on device" in errors[0]
 
 
-def test_help_tells_presets_and_flags():
-    code, output = run("--help")
-    assert code == 0
+def test_help_tells_presets_and_flags(capsys):
+    with pytest.raises(SystemExit) as end:
+        experiments.run.main(["--help"])
+    assert end.value.code == 0
+    output = capsys.readouterr().out
     for word in ("number_line", "--resume", "--rollout.worlds", "Worlds side by side", "--algorithm.gamma"):
         assert word in output
 

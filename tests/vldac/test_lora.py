@@ -49,9 +49,8 @@ def setup(signal, tokenizer, tiny):
 @pytest.fixture(scope="module")
 def iterated(setup, tiny):
     """(state before, state after an iteration, its metrics)"""
-    state = begin(setup, tiny, RANK4)
-    after, metrics = jax.jit(train.iteration, static_argnums=0)(setup, state)
-    return state, after, metrics
+    after, metrics = train.jit_iteration(setup, begin(setup, tiny, RANK4))
+    return begin(setup, tiny, RANK4), after, metrics  # what the iteration began with was donated to it
 
 
 def test_only_adapter_and_critic_are_trained(iterated):
@@ -132,8 +131,7 @@ def test_no_leaf_of_the_model_is_held_twice(setup, tiny):
     _, _, shapes = (jax.tree.map(jnp.shape, x) for x in (0, 0, state.opt_state))
     embedding = state.frozen["language_model"]["embed_tokens"]["weight"].shape
     assert embedding not in jax.tree.leaves(shapes, is_leaf=lambda x: isinstance(x, tuple))
-    compiled = train.jit_iteration.lower(setup, state).compile()
-    after, _ = compiled(state)  # donated: the frozen weights are handed through, not copied
+    after, _ = train.jit_iteration(setup, state)  # donated: the frozen weights are handed through, not copied
     assert {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after.frozen)} == pointers
 
 
@@ -226,9 +224,10 @@ def test_scores_in_chunks_equal_scores_at_once(signal, tokenizer, tiny, observat
     (_, whole), whole_grads = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
     monkeypatch.setattr(policies, "LOGITS_BYTES", 4 * tiny.vocab_size * 32)
     assert policies.logits_rows(tiny.vocab_size) == 32 and response.tokens.size % 128 > 32
-    text = jax.jit(jax.value_and_grad(lambda p: total(p), has_aux=True)).lower(params).as_text()
+    lowered = jax.jit(jax.value_and_grad(lambda p: total(p), has_aux=True)).lower(params)
+    text = lowered.as_text()
     assert f"tensor<{response.tokens.size}x{tiny.vocab_size}xf32>" not in text
     assert f"tensor<5x24x{tiny.vocab_size}xf32>" not in text
-    (_, parts), parts_grads = jax.jit(jax.value_and_grad(lambda p: total(p), has_aux=True))(params)
+    (_, parts), parts_grads = lowered.compile()(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), parts, whole)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3), parts_grads, whole_grads)

@@ -145,7 +145,7 @@ def step_by_kernels(decoder, layers, arguments, interpret):
 def test_interpreted_step_equals_the_ordinary_one(rng, changes, rank, adapted, batch, per_lane):
     config = dataclasses.replace(PLAIN, **changes)
     decoder, layers, arguments = decoder_step(rng, config, rank, adapted, batch, per_lane, jnp.float32)
-    want, cache = decoder.decode_step(layers, *arguments)
+    want, cache = jax.jit(decoder.decode_step)(layers, *arguments)
     got, keys, values = step_by_kernels(decoder, layers, arguments, interpret=True)
     np.testing.assert_allclose(got, want, atol=2e-5)
     for ours, theirs in zip((*keys, *values), (*cache.k, *cache.v), strict=True):
