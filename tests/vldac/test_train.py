@@ -49,7 +49,7 @@ def begin(tiny):
 
 @pytest.fixture(scope="module")
 def usual(make):
-    """A setup and its compiled iteration, which most tests share; it is given a copy of a state and donated that."""
+    """A setup and its compiled iteration, which most tests share; what is donated to it is a copy of a state."""
     setup = make()
     return setup, lambda setup, state: train.jit_iteration(setup, jax.tree.map(jnp.copy, state))
 
