@@ -4,6 +4,7 @@
   Those of flax structs are not: JAX rebuilds a struct with batched, abstract or placeholder leaves.
 * Programs are compiled once a session, by whichever test or subprocess comes first, and hardly optimised: most of
   the time goes there.
+* Files that take long come first; a worker takes a whole file at a time.
 * hypothesis is derandomised, so that a run on two machines tests the same examples.
 """
 
@@ -36,6 +37,19 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 _MOST_RESIDENT = 3 * 2**30  # bytes of a worker; there are two
+_LONGEST = (  # files that take most, so that no worker is left with one of them at the end
+    "experiments/test_run.py",
+    "vldac/test_mesh.py",
+    "vldac/test_lora.py",
+    "vldac/test_slots.py",
+    "vldac/models/test_decode.py",
+    "experiments/test_checkpoints.py",
+    "vldac/test_train.py",
+    "vldac/models/test_export.py",
+    "vldac/models/test_parity.py",
+    "envs_jax/render/test_original_pictures.py",
+    "experiments/test_export.py",  # of the run that the first file has made by then
+)
 _dataclass = struct.dataclass
 
 
@@ -50,6 +64,12 @@ def _unchecked_dataclass(cls=None, **options):
 
 struct.dataclass = _unchecked_dataclass
 install_import_hook(["vldac", "envs_jax", "experiments"], "beartype.beartype")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, each as it was; workers take whole files in this order."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="module", autouse=True)
