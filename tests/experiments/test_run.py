@@ -74,7 +74,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(whole, tmp_path):
     target = tmp_path / "killed"
     process = start(*arguments)
     for wanted in ("config.json", 1, 3, 4):
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 500
         while time.monotonic() < deadline and process.poll() is None:
             if wanted == "config.json" and (target / wanted).exists():
                 break
@@ -113,7 +113,7 @@ def test_ctrl_c_finishes_the_iteration_saves_and_reports(tmp_path):
     arguments = [*SMALL, *TRAINING_ALONE, "--world", "cards/number_line", "--iterations", 100_000]
     process = start("--folder", tmp_path, "--name", "stopped", *arguments)
     folder = tmp_path / "stopped"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 500
     while time.monotonic() < deadline and not (
         (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").read_bytes().count(b"\n") >= 3
     ):
