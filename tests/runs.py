@@ -15,7 +15,7 @@ SMALL = shlex.split(
     "--evaluation.lanes 4 --evaluation.record 2 --evaluation.unseen cards/number_line --policy.max-tokens 16 "
     "--checkpoint.every 2 --iterations 6"
 )
-TRAINING_ALONE = shlex.split("--imitation.steps 0 --evaluation.episodes 0")
+TRAINING_ALONE = shlex.split("--imitation.steps 0 --evaluation.unseen --evaluation.episodes 0")
 """After `SMALL`: iterations and nothing else."""
 
 

@@ -117,6 +117,7 @@ def test_ctrl_c_finishes_the_iteration_saves_and_reports(tmp_path):
     while time.monotonic() < deadline and not (
         (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").read_bytes().count(b"\n") >= 3
     ):
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=200)
