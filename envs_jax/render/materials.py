@@ -130,7 +130,7 @@ def _courses(side: int, columns: int, rows: int, joint: float, seed: int):
 
 
 def _brick_wall(side: int) -> np.ndarray:
-    brick, mortar = _courses(side, 8, 24, 0.12, 79)
+    brick, mortar = _courses(side, 10, 24, 0.12, 79)
     shade = 0.86 + 0.19 * brick + 0.04 * cloud(side, 32, 32, 83)
     hue = np.stack([np.full_like(brick, 129.0), 80 + 18 * brick, 64 + 22 * brick], axis=-1)
     bricks = np.clip(hue * shade[..., None], 0, 255)
@@ -145,10 +145,11 @@ def _asphalt(side: int) -> np.ndarray:
 
 
 def _cinder_blocks(side: int) -> np.ndarray:
-    block, mortar = _courses(side, 4, 8, 0.035, 103)
-    shade = 1.01 + 0.12 * (block - 0.5) + 0.05 * cloud(side, 24, 24, 107)
-    hue = np.stack([117 + 0 * block, 116 - 2 * block, 112 - 8 * block], axis=-1)
-    return np.clip(hue * shade[..., None] * (1 - 0.45 * mortar[..., None]), 0, 255)
+    """Large even blocks, a little bluer or browner each; what tells them apart from afar is their joints."""
+    block, mortar = _courses(side, 4, 8, 0.055, 103)
+    shade = 1.03 + 0.07 * (block - 0.5) + 0.025 * cloud(side, 24, 24, 107)
+    hue = np.stack([119 - 6 * block, 114 + 4 * block, 104 + 9 * block], axis=-1)
+    return np.clip(hue * shade[..., None] * (1 - 0.38 * mortar[..., None]), 0, 255)
 
 
 def _slime(side: int) -> np.ndarray:
