@@ -21,6 +21,7 @@ from pathlib import Path
 DEVICES = 8
 STOPPED = 3  # exit code of a process that was told that another one is gone
 HEAD = (8,)
+COLLECTIVE = r"all-\w+|collective-\w+|reduce-scatter"  # an instruction of the compiled program
 RANK = 4
 # Ways of data, fsdp, tensor, and lanes of the decoder: 0 = all worlds in step, else they work off a queue.
 SHAPES = {
@@ -122,6 +123,13 @@ class Training:
             found[name] = [leaf.shape, here.pop()]
         return found | {"kept whole": mesh.kept_whole(trained, dict(self.mesh.shape)) if self.mesh else []}
 
+    def sent(self):
+        """Element types of what devices send each other in an iteration, sorted: ["f32", "pred", ...]."""
+        calls = rf"= (.*?) (?:{COLLECTIVE})(?:-start)?\("
+        return sorted(
+            {kind for call in re.findall(calls, self.program.as_text()) for kind in re.findall(r"\w+(?=\[)", call)}
+        )
+
 
 def collectives(shape, layers):
     """What devices send each other in writing a token with adapters: kind -> how often."""
@@ -143,7 +151,7 @@ def collectives(shape, layers):
         params = init_params(model, jax.random.key(0), HEAD, adapter)
         lanes = jax.jit(lambda key: begin(setup.world, jax.random.split(key, 8), 1))(jax.random.key(1))
         program = jax.jit(one_token).lower(params, lanes).compile().as_text()
-    kinds = re.findall(r" (all-\w+|collective-\w+|reduce-scatter)(?:-start)?\(", program)
+    kinds = re.findall(rf" ({COLLECTIVE})(?:-start)?\(", program)
     return {kind: kinds.count(kind) for kind in set(kinds)}
 
 
@@ -154,7 +162,7 @@ def shapes(folder):
     trainings, told = {}, {}
     for name in ("one", "data", "all", "tensor"):
         training = trainings[name] = Training(name)
-        told[name] = {"parts": training.parts(), "metrics": [training.step()]}
+        told[name] = {"parts": training.parts(), "metrics": [training.step()], "sent": training.sent()}
         if name == "all":
             training.save(folder / "checkpoints")
     told["one"]["metrics"] += [trainings["one"].step() for _ in range(2)]

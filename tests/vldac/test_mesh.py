@@ -89,6 +89,11 @@ def test_a_layer_costs_a_token_two_sums_over_the_devices(trained):
     assert two.keys() == three.keys()
 
 
+def test_no_step_leaves_the_device_of_its_world(trained):
+    """Frames are bytes, and nothing else is. Between devices go sums, and what the metrics compare."""
+    assert "f32" in trained["data"]["sent"] and not {"u8", "s8"} & set(trained["data"]["sent"])
+
+
 @pytest.mark.parametrize("shape", MESHES)
 def test_each_device_holds_only_its_part(trained, shape):
     ways, cut = MESHES[shape]
