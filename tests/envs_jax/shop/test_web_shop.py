@@ -52,6 +52,7 @@ def play(world, luck):
     "name",
     [
         "shop/small",
+        "shop/small:groups=0",
         pytest.param("shop/small:split=test", marks=pytest.mark.slow),
         pytest.param("shop/web_shop", marks=pytest.mark.slow),
         pytest.param("shop/web_shop:products=20000,split=test", marks=pytest.mark.slow),
