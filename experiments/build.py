@@ -19,7 +19,8 @@ from vldac.imitation import Imitation
 from vldac.mesh import batch_ways
 from vldac.models import SIZES, VLMConfig
 from vldac.models.weights import check_weights, find_checkpoint, read_config
-from vldac.policy import Policy, init_params
+from vldac.params import init_params
+from vldac.policy import Policy
 from vldac.text.fragments import AnswerWriter
 from vldac.text.tokenizer import (
     BPE_TOKENIZER,

@@ -17,7 +17,7 @@ from experiments.build import Parts
 from vldac import mesh, train
 from vldac.checkpoint import Checkpointer, CheckpointError, Restored
 from vldac.models.weights import load_params
-from vldac.policy import init_params
+from vldac.params import init_params
 
 CHECKPOINT_FOLDER = "checkpoints"
 # Each stage draws from a key of its own: that of the seed, folded with one of these.

@@ -16,16 +16,18 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from flax import nnx, struct
+from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key, PRNGKeyArray, UInt8
 
 from envs_jax import World
 from envs_jax.world import slots_of
+from vldac.answers import Answers, Prepared, Response, Scores, Sight
 from vldac.lanes import Observation
-from vldac.mesh import batch_ways, shard_batch, shard_params
+from vldac.mesh import batch_ways, shard_batch
 from vldac.models import VLM, Inputs, KVCache, TowerWork, ValueHead, Visual, VLMConfig, create, lora
 from vldac.models.lora import LoRAConfig
 from vldac.models.value_head import REFERENCE_SIZES
+from vldac.params import with_adapter
 from vldac.parts import in_parts, part_size
 from vldac.sampling import draw
 from vldac.text.grammar import ActionGrammar
@@ -34,7 +36,6 @@ from vldac.text.tokenizer import Vocabulary, vocabulary
 
 LOGITS_BYTES = 2**29  # of float32 logits that the training pass holds at a time
 VISION_BYTES = 2**32  # of a vision tower's intermediates that are held at a time
-Sight = Float[Array, "b history levels t d"]  # frames' visual tokens: features, then deepstack levels
 BANNED = -1e30  # logit of a token that can not be sampled; finite, so that no NaN arises from inf - inf
 
 
@@ -68,90 +69,6 @@ class PolicyConfig:
             raise ValueError(f"text_tokens is {self.text_tokens}; accepted: 0 or more")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}; accepted: above 0")
-
-
-@struct.dataclass
-class Response:
-    """An answer, leaves [..., B, ...].
-
-    Attributes:
-      tokens: int32[B, N], as sampled; the pad id after the end.
-      log_probs: float32[B, N], of each token when it was sampled; 0 after the end.
-      mask: bool[B, N], true up to and including the end-of-sequence token.
-        Worked example: 3 tokens in 5 slots -> [1, 1, 1, 0, 0].
-      grammar_state: int32[B], the automaton's state after the answer.
-      action: int32[B], the action that the answer names, -1 = none; in a world with slots its record,
-        int32[B, 1 + n], all -1 = none.
-      value: float32[B], the critic on the observation.
-    """
-
-    tokens: Int[Array, "*b n"]
-    log_probs: Float[Array, "*b n"]
-    mask: Bool[Array, "*b n"]
-    grammar_state: Int[Array, "*b"]
-    action: Int[Array, "..."]
-    value: Float[Array, "*b"]
-
-
-@struct.dataclass
-class Scores:
-    """The training pass over given answers, leaves [B, ...].
-
-    Attributes:
-      log_probs: float32[B, N], 0 where the token mask is false.
-      entropy: float32[B, N], of the distribution each token was drawn from; 0 where masked.
-      value: float32[B].
-    """
-
-    log_probs: Float[Array, "b n"]
-    entropy: Float[Array, "b n"]
-    value: Float[Array, " b"]
-
-
-@struct.dataclass
-class Prepared:
-    """What stays the same while the parameters do: computed once a rollout, not once a step.
-
-    Attributes:
-      params: the policy's parameters.
-      prefix: keys and values of the static text, batch 1.
-      layers: the decoder's layers apart, for the unrolled decode.
-    """
-
-    params: Any
-    prefix: KVCache
-    layers: Any
-
-
-@struct.dataclass
-class Answers:
-    """Answers that are being written, leaves [B, ...].
-
-    Attributes:
-      keys: of each answer; its token i is drawn with fold_in(key, i), whatever happens in other lanes.
-      index: tokens written so far: int32[] where all lanes have begun together, else int32[B].
-      token: int32[B], written last.
-      state: int32[B], the automaton's.
-      done: bool[B], the answer has ended.
-      tokens, log_probs, mask: [B, N], as in `Response`.
-      value: float32[B], the critic's.
-      context: bool[B, C + N], which slots of the context hold something.
-      next_position: int32[B], position of the first answer token.
-      cache: keys and values, C + N slots.
-    """
-
-    keys: Key[Array, " b"]
-    index: Int[Array, "..."]
-    token: Int[Array, " b"]
-    state: Int[Array, " b"]
-    done: Bool[Array, " b"]
-    tokens: Int[Array, "b n"]
-    log_probs: Float[Array, "b n"]
-    mask: Bool[Array, "b n"]
-    value: Float[Array, " b"]
-    context: Bool[Array, "b s"]
-    next_position: Int[Array, " b"]
-    cache: KVCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +131,7 @@ class Policy:
         head = nnx.eval_shape(lambda: ValueHead(model_config.hidden_size, value_head, rngs=nnx.Rngs(0)))
         plain, adapted = nnx.graphdef(model), None
         if adapter is not None and adapter.rank:
-            adapted = nnx.graphdef(nnx.eval_shape(lambda: _with_adapter(model_config, adapter, dtype)))
+            adapted = nnx.graphdef(nnx.eval_shape(lambda: with_adapter(model_config, adapter, dtype)))
         height, width, _ = world.image_shape
         grammar = ActionGrammar.build(world.actions, tokens, config.decoding, slots_of(world))
         grammar.check_budget(config.max_tokens)
@@ -547,49 +464,3 @@ def images_at_once(work: TowerWork, images: int, dtype: DTypeLike) -> int:
 def logits_rows(vocab_size: int) -> int:
     """Answer tokens whose logits the training pass holds at a time."""
     return max(1, LOGITS_BYTES // (4 * vocab_size))
-
-
-def init_params(
-    model_config: VLMConfig,
-    key: PRNGKeyArray,
-    value_head: tuple[int, ...] = REFERENCE_SIZES,
-    adapter: LoRAConfig | None = None,
-    dtype: DTypeLike = jnp.float32,
-    model: nnx.State | None = None,
-) -> dict[str, nnx.State]:
-    """A policy's parameters before any training: {"model": ..., "adapter": ..., "value": ...}.
-
-    Args:
-      model_config: sizes of the model.
-      key: of everything that is drawn.
-      value_head: widths of the critic's hidden layers.
-      adapter: LoRA; None or rank 0 = none, and no "adapter" in the result.
-      dtype: what the model computes in. Weights that are not trained (those under an adapter) are kept in it, all
-        that is trained is float32.
-      model: weights of the model, from a checkpoint; None = freshly drawn.
-    """
-    adapted = adapter is not None and adapter.rank > 0
-    model_key, head_key, adapter_key = (jax.random.fold_in(key, number) for number in range(3))
-
-    @jax.jit
-    def draw_model():
-        param_dtype = dtype if adapted else jnp.float32
-        return shard_params(nnx.state(create(model_config, rngs=nnx.Rngs(model_key), param_dtype=param_dtype)))
-
-    @jax.jit
-    def draw_rest():
-        rest = {"value": nnx.state(ValueHead(model_config.hidden_size, value_head, rngs=nnx.Rngs(head_key)))}
-        if adapted:
-            # Drawn by way of a whole model, of which nothing else is ever computed.
-            rest["adapter"] = lora.split(_with_adapter(model_config, adapter, dtype, adapter_key))[1]
-        return shard_params(rest)
-
-    return {"model": draw_model() if model is None else model, **draw_rest()}
-
-
-def _with_adapter(
-    model_config: VLMConfig, adapter: LoRAConfig, dtype: DTypeLike, key: PRNGKeyArray | None = None
-) -> VLM:
-    model = create(model_config, rngs=nnx.Rngs(0), dtype=dtype)
-    lora.attach(model, adapter, nnx.Rngs(jax.random.key(0) if key is None else key))
-    return model

@@ -20,9 +20,10 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Int
 
+from vldac.answers import Answers, Prepared, Sight
 from vldac.lanes import Lanes, ResetPool
 from vldac.mesh import shard_batch
-from vldac.policy import Answers, Policy, Prepared, Sight
+from vldac.policy import Policy
 
 
 @struct.dataclass

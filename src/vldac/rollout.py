@@ -21,9 +21,10 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from envs_jax import World
 from envs_jax.world import random_action
+from vldac.answers import Response
 from vldac.lanes import Lanes, Observation, ResetPool, action_ids, advance, select
 from vldac.parts import in_parts
-from vldac.policy import Policy, Response
+from vldac.policy import Policy
 from vldac.pooled import Worlds, pooled
 
 

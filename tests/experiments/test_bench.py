@@ -29,7 +29,7 @@ from experiments.peers import miniworld_gl
 from vldac.lanes import Observation
 from vldac.models import layers
 from vldac.models.image import preprocess
-from vldac.policy import init_params
+from vldac.params import init_params
 
 ROOT = Path(__file__).parents[2]
 SMALL = shlex.split(

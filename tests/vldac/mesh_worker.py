@@ -70,7 +70,7 @@ class Training:
         import jax
 
         from vldac import mesh, train
-        from vldac.policy import init_params
+        from vldac.params import init_params
 
         shape, lanes = SHAPES[name]
         model, adapter, self.setup = make_setup(lanes, rank)
@@ -137,7 +137,7 @@ def collectives(shape, layers):
 
     from vldac import mesh
     from vldac.lanes import begin
-    from vldac.policy import init_params
+    from vldac.params import init_params
 
     model, adapter, setup = make_setup(rank=RANK, layers=layers)
     policy, mesh_ = setup.policy, mesh.MeshConfig(*shape).build()

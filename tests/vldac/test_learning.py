@@ -11,7 +11,8 @@ from vldac import imitation, train
 from vldac.algorithms.vl_dac import VLDACConfig
 from vldac.evaluate.worlds import play_policy
 from vldac.imitation import Imitation, ImitationConfig
-from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.params import init_params
+from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig
 from vldac.text.answer import thoughts_of
 from vldac.text.fragments import AnswerWriter

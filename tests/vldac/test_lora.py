@@ -14,7 +14,8 @@ from vldac.algorithms.vl_dac import VLDACConfig
 from vldac.imitation import Imitation, ImitationConfig
 from vldac.models import create, lora
 from vldac.models.lora import LoRAConfig
-from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.params import init_params
+from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig, rollout
 from vldac.text.fragments import AnswerWriter
 from vldac.train import OptimizerConfig, Setup

@@ -11,7 +11,8 @@ import pytest
 from vldac import memory, train
 from vldac.algorithms.vl_dac import VLDACConfig
 from vldac.models.lora import LoRAConfig
-from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.params import init_params
+from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig
 from vldac.train import OptimizerConfig, Setup
 

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 from vldac import mesh
 from vldac.mesh import MeshConfig, kept_whole, param_spec
 from vldac.models.lora import LoRAConfig
-from vldac.policy import init_params
+from vldac.params import init_params
 
 WORKER = Path(__file__).with_name("mesh_worker.py")
 ROOT = Path(__file__).parents[2]

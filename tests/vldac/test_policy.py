@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from vldac import policy as policies
-from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.params import init_params
+from vldac.policy import Policy, PolicyConfig
 from vldac.text.tokenizer import decode_answer
 
 HEAD = (8,)

@@ -10,7 +10,8 @@ import transformers
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
 from vldac.models import Gemma3, Gemma3Config, hf
-from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.params import init_params
+from vldac.policy import Policy, PolicyConfig
 
 HEAD = (8,)
 LANES, HISTORY, TOKENS = 6, 3, 24

@@ -10,7 +10,8 @@ import transformers
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from vldac.models import Qwen2VL, config_from_hf, hf
-from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.params import init_params
+from vldac.policy import Policy, PolicyConfig
 from vldac.text.tokenizer import IMAGE, VISION_END, VISION_START, special_id, vocabulary
 
 HEAD = (8,)

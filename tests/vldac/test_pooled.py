@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from vldac.lanes import begin
-from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.params import init_params
+from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig, rollout, rollout_metrics
 
 HEAD = (8,)

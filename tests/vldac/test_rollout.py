@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vldac.answers import Prepared, Response
 from vldac.lanes import begin
-from vldac.policy import Policy, PolicyConfig, Prepared, Response
+from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig, rollout, rollout_metrics
 
 

@@ -19,7 +19,8 @@ from vldac.evaluate.worlds import play_policy, play_scripted
 from vldac.imitation import Imitation, ImitationConfig
 from vldac.lanes import begin
 from vldac.models import ImageConfig
-from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.params import init_params
+from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig, rollout
 from vldac.text.answer import thoughts_of
 from vldac.text.fragments import AnswerWriter

@@ -12,7 +12,8 @@ import pytest
 
 from vldac import train
 from vldac.algorithms.vl_dac import VLDACConfig
-from vldac.policy import Policy, PolicyConfig, init_params
+from vldac.params import init_params
+from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig, rollout
 from vldac.train import OptimizerConfig, Setup
 
