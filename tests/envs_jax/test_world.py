@@ -69,7 +69,8 @@ def test_an_unknown_option_gives_the_accepted_ones():
     envs_jax.register("toys/plain", lambda name: name)
     envs_jax.register("toys/other", lambda *, name, length, width=1: (name, length, width))
     with pytest.raises(
-        ValueError, match=r"'toys/thing': .*'sise'; accepted options: max_position, image_shape, split, size"
+        ValueError,
+        match=r"'toys/thing': .*'sise'; accepted options: max_position, image_shape, layout, split, size",
     ):
         envs_jax.make("toys/thing", sise=3)
     with pytest.raises(ValueError, match=r"'toys/plain': .*'size'; accepted options: none"):
