@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vldac import train
 from vldac.algorithms.vl_dac import VLDACConfig
@@ -153,6 +155,21 @@ def test_microbatches_give_the_gradient_of_the_minibatch(make, begin):
     for setup in (whole, parts):
         for a, b in zip(grads_of(setup), wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-6)
+
+
+@settings(max_examples=20)  # each of its own shape
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(0, 9))
+def test_every_minibatch_has_as_many_steps_of_each_group_and_every_step_one(groups, each, minibatches, seed):
+    size, steps = groups * each, groups * each * minibatches
+    rows = np.asarray(train.shuffled(jax.random.key(seed), steps, size, groups))
+    assert rows.shape == (minibatches, groups, each)
+    for group in range(groups):
+        assert sorted(rows[:, group].reshape(-1)) == list(range(steps // groups))
+
+
+def test_each_group_is_shuffled_by_itself():
+    rows = np.asarray(train.shuffled(jax.random.key(0), 64, 8, 2))
+    assert (rows[:, 0] != rows[:, 1]).any() and (np.diff(rows[:, 0].reshape(-1)) != 1).any()
 
 
 def test_the_learning_rate_falls_along_the_cosine(make):
