@@ -56,7 +56,7 @@ def household() -> RunConfig:
         max_tokens=20,
         text_tokens=72,
         max_pixels=32 * 32,
-        imitation=ImitationConfig(steps=2000, worlds=32, learning_rate=1e-3, expert_fraction=0.6),
+        imitation=ImitationConfig(steps=2000, worlds=32, learning_rate=1e-3, expert_fraction=0.95),
     )
 
 
@@ -70,7 +70,8 @@ def shop() -> RunConfig:
         max_tokens=48,
         text_tokens=200,
         max_pixels=32 * 32,
-        imitation=ImitationConfig(steps=1500, worlds=32, learning_rate=1e-3, expert_fraction=0.7),
+        imitation=ImitationConfig(steps=400, worlds=32, learning_rate=1e-3, expert_fraction=0.95),
+        iterations=15,
     )
 
 
