@@ -210,10 +210,8 @@ class WebShop:
         results = jnp.where(search, self._search(action[1:]), jnp.where(back, -1, state.results))
         number = jnp.clip(state.shelf * SHOWN + link - FIRST_ITEM, 0, RETURNED - 1)
         item = jnp.where(opened, state.results[number], jnp.where(leaves, -1, state.item))
-        values = jnp.append(
-            jnp.asarray(self.book.values, jnp.int32), -2
-        )  # the last for no value: there may be none
-        none = len(self.book.values)
+        none = len(self.book.values)  # a shop may have no values at all: the last of `values` is for no value
+        values = jnp.append(jnp.asarray(self.book.values, jnp.int32), -2)
         value = values[jnp.where(click & (link >= FIRST_VALUE), jnp.minimum(link - FIRST_VALUE, none), none)]
         here = (page.item_row(self.goods, state, self.goods.values) == value).any(axis=1)  # bool[3], which group
         chosen = jnp.where(leaves | opened, -1, jnp.where(here, value, state.chosen))
