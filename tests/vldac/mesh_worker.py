@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
@@ -30,6 +31,14 @@ SHAPES = {
     "all": ((2, 2, 2), 0),
     "tensor": ((2, 1, 4), 4),
     "others": ((1, 4, 2), 0),
+}
+# For a token that the kernels of decoding write: ways of data, fsdp, tensor; lanes; whether each has its own slot.
+KERNELS = {
+    "common slot": ((8, 1, 1), 8, False),
+    "own slots": ((8, 1, 1), 8, True),
+    "two": ((2, 1, 1), 8, True),
+    "undivided": ((8, 1, 1), 6, False),
+    "fsdp": ((4, 2, 1), 8, True),
 }
 
 
@@ -155,6 +164,58 @@ def collectives(shape, layers):
     return {kind: kinds.count(kind) for kind in set(kinds)}
 
 
+def by_kernels(shape, batch, own):
+    """A token of `batch` lanes, all in one slot or each in its `own`: by the kernels on a mesh, and without them
+    on one device. How far caches and log-probabilities are apart at most, and lanes of a call of the kernels.
+    """
+    from unittest import mock
+
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from vldac import mesh
+    from vldac.lanes import begin
+    from vldac.models.decoder import Decoder, decode_kernels
+    from vldac.params import init_params
+
+    model, adapter, setup = make_setup(rank=RANK, layers=2)
+    policy = setup.policy
+
+    @jax.jit
+    def first(key):
+        lanes = begin(setup.world, jax.random.split(key, batch), 1)
+        prepared = policy.prepare(init_params(model, key, HEAD, adapter))
+        answers = policy.begin(prepared, lanes.observation, jax.random.split(key, batch))
+        # Worked example, own slots: the lanes with an odd number are a token further, which nobody has written.
+        index = answers.index + jnp.arange(batch) % 2 if own else answers.index
+        return prepared, answers.replace(index=index)
+
+    def second(prepared, answers):
+        index = answers.index
+        answers = mesh.shard_batch(answers.replace(index=answers.token)).replace(index=index)
+        return policy.go_on(prepared, answers)
+
+    given = first(jax.random.key(3))
+    want = jax.jit(second)(*given)
+    ordinary, taken = Decoder._step_by_kernels, []
+
+    def interpreted(self, *args):
+        taken.append(args)
+        return ordinary(self, *args, interpret=True)
+
+    mesh_ = mesh.MeshConfig(*shape).build(jax.devices()[: math.prod(shape)])
+    with (
+        mesh.use(mesh_),
+        mock.patch.object(decode_kernels, "takes", lambda *_: True),
+        mock.patch.object(Decoder, "_step_by_kernels", interpreted),
+    ):
+        got = jax.jit(second)(*jax.device_put(given, NamedSharding(mesh_, PartitionSpec())))
+    pairs = zip(*(jax.tree.leaves((x.cache.k, x.cache.v, x.log_probs)) for x in (got, want)), strict=True)
+    apart = max(float(abs(jax.device_get(a) - jax.device_get(b)).max()) for a, b in pairs)
+    return {"apart": apart, "lanes of a call": len(taken[0][1]) if taken else None}
+
+
 def shapes(folder):
     import jax
 
@@ -171,16 +232,18 @@ def shapes(folder):
         told[name]["parts restored"] = trainings[name].parts()
         told[name]["metrics restored"] = trainings[name].step()
 
-    one, tensor = Training("one", RANK), Training("tensor", RANK)
-    told["adapter"] = {"one": [one.step()], "tensor": [tensor.step()]}
-    one.save(folder / "adapter")
-    told["adapter"]["one"].append(one.step())
-    tensor.restore(folder / "adapter")
-    told["adapter"]["tensor"].append(tensor.step())
-    told["adapter"]["parts"] = tensor.parts()
+    adapted = {name: Training(name, RANK) for name in ("one", "all", "tensor")}
+    told["adapter"] = {name: [training.step()] for name, training in adapted.items()}
+    adapted["one"].save(folder / "adapter")
+    told["adapter"]["one"].append(adapted["one"].step())
+    for name in ("all", "tensor"):
+        adapted[name].restore(folder / "adapter")
+        told["adapter"][name].append(adapted[name].step())
+    told["adapter"]["parts"] = {name: training.parts() for name, training in adapted.items()}
     from vldac.models import layers as model_layers
 
     model_layers.UNROLLED = 0  # a loop over layers has its sums once: what is counted are decoding's
+    told["kernels"] = {name: by_kernels(*case) for name, case in KERNELS.items()}
     told["collectives"] = [collectives((2, 1, 4), layers) for layers in (2, 3)]
     (folder / "shapes.json").write_text(json.dumps(told))
 

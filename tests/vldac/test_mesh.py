@@ -70,12 +70,16 @@ def test_every_mesh_gives_the_numbers_of_one_device(trained, shape):
     assert_close(trained[shape]["metrics"][0], trained["one"]["metrics"][0])
 
 
-def test_adapters_train_alike_on_every_mesh(trained):
-    """In lanes, on a mesh that cuts every layer, and going on from what one device has saved."""
-    for got, want in zip(trained["adapter"]["tensor"], trained["adapter"]["one"], strict=True):
+ADAPTED = "q_proj/lora_B", "q_proj/lora_A", "down_proj/lora_A", "q_proj/weight"
+
+
+@pytest.mark.parametrize(("shape", "ways"), [("all", (2, 2, 2, 4)), ("tensor", (4, 1, 4, 4))])
+def test_adapters_train_alike_on_every_mesh(trained, shape, ways):
+    """On meshes that cut every layer, in step and in lanes, and going on from what one device has saved."""
+    for got, want in zip(trained["adapter"][shape], trained["adapter"]["one"], strict=True):
         assert_close(got, want)
-    parts = trained["adapter"]["parts"]
-    for name, cut in (("q_proj/lora_B", 4), ("q_proj/lora_A", 1), ("down_proj/lora_A", 4), ("q_proj/weight", 4)):
+    parts = trained["adapter"]["parts"][shape]
+    for name, cut in zip(ADAPTED, ways, strict=True):
         found = [parts[path] for path in parts if path.endswith(name)]
         assert found and all(math.prod(whole) == cut * math.prod(part) for whole, part in found), name
 
@@ -87,6 +91,22 @@ def test_a_layer_costs_a_token_two_sums_over_the_devices(trained):
         "all-reduce": 2
     }
     assert two.keys() == three.keys()
+
+
+@pytest.mark.parametrize(
+    ("case", "lanes"),
+    [
+        ("common slot", 1),
+        ("own slots", 1),
+        ("two", 4),
+        ("undivided", 6),  # by eight devices: all lanes on each
+        ("fsdp", None),  # no device has whole layers: the ordinary path
+    ],
+)
+def test_kernels_write_a_token_on_each_device_for_its_own_lanes(trained, case, lanes):
+    told = trained["kernels"][case]
+    assert told["lanes of a call"] == lanes
+    assert told["apart"] < 2e-5  # from what one device writes without them
 
 
 def test_no_step_leaves_the_device_of_its_world(trained):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from vldac.mesh import cut_ways
+from vldac.mesh import by_rows, cut_ways, cuts_weights
 from vldac.models import decode_kernels
 from vldac.models.attention import attend, causal_mask, within_window
 from vldac.models.config import TextConfig
@@ -283,7 +283,8 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "b e"], KVCache]:
         """One token a lane: see `VLM.decode_step`.
 
-        On a mesh's fsdp axis the weights stay where they are, and the tokens' states, which are smaller, go round.
+        On a mesh's data axis each device does this for its own lanes. On the fsdp axis the weights stay where they
+        are, and the tokens' states, which are smaller, go round.
         """
         at = positions[:, :1]
         slots_at = write_slots(cache.positions[:, None, :, None], at[:, None, :, None], index)[:, 0, :, 0]
@@ -298,7 +299,12 @@ class Decoder(nnx.Module):
             views.append(view)
         x = embedding.astype(RESIDUAL)
         if self._decodes_by_kernels(views[0]):
-            x, keys, values = self._step_by_kernels(layers, x, views[0], cache, index, prefix)
+
+            def step(whole, rows):
+                layers, prefix = whole
+                return self._step_by_kernels(layers, *rows, prefix)
+
+            x, keys, values = by_rows(step, (layers, prefix), (x, views[0], cache, index))
         else:
             x, keys, values = self._step(layers, x, views, cache, index, prefix)
         return x, KVCache(k=tuple(keys), v=tuple(values), positions=slots_at)
@@ -319,7 +325,8 @@ class Decoder(nnx.Module):
     def _decodes_by_kernels(self, view: View) -> bool:
         config = self.config
         plain = not (config.sandwich_norms or config.unit_offset_norms or config.local)
-        return plain and config.activation == "silu" and decode_kernels.takes(self.dtype, config.head_dim)
+        plain &= config.activation == "silu" and not cuts_weights()  # kernels want whole layers
+        return plain and decode_kernels.takes(self.dtype, config.head_dim)
 
     def _step_by_kernels(self, layers, x, view, cache, index, prefix, interpret=False):
         """As `_step`, see `decode_kernels`."""

@@ -16,8 +16,8 @@
 
 * An adapter's low-rank part comes with the layer's own product (`fused`); its B is applied where that is read.
 * Sums are float32 and rounded once, where the ordinary path rounds after each addition.
-* On a CUDA GPU of compute capability 8 or more, in bfloat16 (what waits for its division may be large), on one
-  device. Elsewhere, and in families whose layers hold something else between these products, the decoder's
+* On a CUDA GPU of compute capability 8 or more, in bfloat16 (what waits for its division may be large), with
+  whole layers. Elsewhere, and in families whose layers hold something else between these products, the decoder's
   ordinary path is taken.
 """
 
@@ -36,9 +36,8 @@ __all__ = ["add_norm", "decode_attend", "gated", "inverse_rms", "on_ampere", "ta
 
 
 def takes(dtype: DTypeLike, head_dim: int) -> bool:
-    """Whether the kernels are for such a decoder here: bfloat16, usual heads, no mesh to be cut for."""
-    usual = dtype == jnp.bfloat16 and head_dim in (64, 128)
-    return usual and on_ampere() and jax.sharding.get_abstract_mesh().size <= 1
+    """Whether the kernels are for such a decoder here: bfloat16, usual heads."""
+    return dtype == jnp.bfloat16 and head_dim in (64, 128) and on_ampere()
 
 
 def on_ampere() -> bool:
