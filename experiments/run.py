@@ -128,8 +128,8 @@ def lost(command: Command) -> str:
     """What the failure of a device means where there are several processes."""
     return (
         f"process {jax.process_index()} of {jax.process_count()} can not go on; most likely another one has died. "
-        f"When all have stopped, start them again: {PROGRAM} --resume {command.run_dir}, with the flags that say "
-        f"which process is which"
+        f"When all have stopped, go on from the last checkpoint: {PROGRAM} --resume {command.run_dir}, with the "
+        f"flags that say which process is which, and --mesh.* for other devices"
     )
 
 

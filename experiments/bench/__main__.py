@@ -74,7 +74,7 @@ def measure(command: Command, arguments: Sequence[str]) -> dict[str, Any]:
     if command.pieces != ("worlds",):
         parts = parts_of(options)
         if {"rollout", "update", "iteration"} & set(command.pieces):
-            needed = memory.estimate(parts.setup, parts.model_config, parts.abstract_params())
+            needed = memory.estimate(parts.setup, parts.model_config, parts.abstract_params(), parts.mesh_sizes)
             memory.check(parts.setup, needed.peak, memory.device_memory(), "estimate")
     _tell("bare products and copies")
     found = ceilings.measure()
