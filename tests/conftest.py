@@ -16,12 +16,18 @@ import os
 import shutil
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))  # for what several folders of tests share: `tests.chores`
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# A quarter of the time to compile, on a CPU: nothing is optimised, and loops are fused the old, plainer way.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+# A quarter of the time to compile, on a CPU: nothing is optimised, and loops are fused the old, plainer way. Later
+# versions have only the new way, and end the process at a flag that they do not know.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0"
+    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
+)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vldac-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)

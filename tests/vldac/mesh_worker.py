@@ -274,7 +274,6 @@ if __name__ == "__main__":
     what, folder, *rest = sys.argv[1:]
     count = DEVICES if what == "shapes" else DEVICES // int(rest[1])
     os.environ["JAX_PLATFORMS"] = "cpu"
-    flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"  # as in conftest.py
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={count} {flags}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
     os.environ["NPROC"] = "64"  # threads: a simulated device that waits for another one takes one for itself
     {"shapes": shapes, "process": process}[what](Path(folder), *rest)
