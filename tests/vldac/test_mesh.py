@@ -235,3 +235,4 @@ def test_without_a_mesh_nothing_is_done():
     tree = {"a": jnp.ones(3)}
     with mesh.use(None):
         assert mesh.shard_params(tree) is tree and mesh.shard_batch(tree) is tree and mesh.gather(tree) is tree
+        assert mesh.by_rows(lambda whole, rows: (whole, rows), tree, 2) == (tree, 2) and not mesh.cuts_weights()
