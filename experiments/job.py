@@ -16,7 +16,6 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,7 @@ from experiments.restore import (
     saved_part,
     stage_key,
 )
+from experiments.runtime import compile_iteration
 from vldac import __version__, imitation, memory, mesh, train, watch
 from vldac.checkpoint import Checkpointer
 from vldac.evaluate.statistics import mean_interval, wilson
@@ -51,13 +51,11 @@ from vldac.evaluate.worlds import Recording, Results, play_policy, play_scripted
 from vldac.metrics import MetricsWriter, read_summary, write_atomically, write_summary
 from vldac.policy import Policy
 from vldac.report import Episode, save_episodes, write_report
-from vldac.rollout import rollout
 from vldac.text.answer import thoughts_of
 from vldac.text.tokenizer import decode_answer
 
 CONFIG_FILE = "config.json"
 _CHUNK = 10  # warm-start updates of one program: often enough for a progress bar
-_SPLIT_RUNS = 3  # rollouts that are timed alone
 
 # What they give is read on the host, in every process.
 _evaluate = jax.jit(lambda *args: mesh.gather(play_policy(*args)), static_argnums=(0, 1, 4, 5, 6))
@@ -144,13 +142,7 @@ class Job:
         self.console = console
         self.clock = Clock()
         self._writes = jax.process_index() == 0  # the run's files, all but what a checkpoint needs of others
-        self._programs: dict[Any, Callable] = {}
-        setup = parts.setup
-        self._gather = jax.jit(
-            lambda params, lanes, key: (
-                rollout(setup.policy, setup.world, params, lanes, key, setup.rollout)[1].reward
-            )
-        )
+        self._programs: dict[Any, Any] = {}
         self._memory = memory.device_memory()
         self._wrong: set[str] = set()  # conditions that hold at present
         self._counted: int | None = None  # bytes of an iteration, once the compiler has told
@@ -194,7 +186,6 @@ class Job:
             finished = state is not None and int(state.iteration) == setup.iterations
             if finished and not interrupt.wanted:
                 self._judge("after", state, display, interrupt)
-                self._split_time(state, display)
             display.stage("report")
             summary = self._summarise(state, interrupted=interrupt.wanted)
             if self._writes:
@@ -206,21 +197,24 @@ class Job:
 
     def _compiled(self, name: Any, jitted: Any, *args: Any) -> Callable:
         """The compiled program for these arguments, by name; compiling is booked as such."""
-        self._compile({name: (jitted, args)})
+        if name not in self._programs:
+            with self.clock("compile"):
+                self._programs[name] = jitted.lower(*args).compile()
         return self._programs[name]
 
-    def _compile(self, wanted: dict[Any, tuple[Any, tuple]]) -> None:
-        """Compiles what is not compiled yet, side by side: the longest takes as long as all.
+    def _halves(self, state: train.TrainState) -> tuple[Callable, Callable]:
+        """The two programs of an iteration.
 
-        Args:
-          wanted: (jitted function, arguments) by name.
+        Raises:
+          DoesNotFit: the compiler says that they need more memory than there is.
         """
-        if wanted := {name: what for name, what in wanted.items() if name not in self._programs}:
-            with self.clock("compile"), ThreadPoolExecutor() as pool:
-                # Tracing looks at the mesh and the precision around it, which are this thread's own.
-                lowered = [jitted.lower(*args) for jitted, args in wanted.values()]
-                compiled = pool.map(lambda program: program.compile(), lowered)
-                self._programs |= zip(wanted, compiled, strict=True)
+        setup = self.parts.setup
+        if "iteration" not in self._programs:
+            with self.clock("compile"):
+                self._programs["iteration"] = compile_iteration(setup, state, self.parts.mesh)
+            self._counted = memory.iteration_bytes(*self._programs["iteration"], state)
+            memory.check(setup, self._counted or 0, self._memory, "the compiler's count")
+        return self._programs["iteration"]
 
     def _restore(self, checkpoints: Checkpointer) -> train.TrainState | None:
         """The newest whole checkpoint, None if the run was stopped before its first."""
@@ -266,18 +260,14 @@ class Job:
         with writer or contextlib.nullcontext():
             saved = done
             while done < setup.iterations and not interrupt.wanted:
-                self._compile(
-                    {
-                        "iteration": (train.jit_iteration, (setup, state)),
-                        "rollout": (self._gather, _rollout_arguments(state)),  # for `_split_time`
-                    }
-                )
-                step = self._programs["iteration"]
-                self._counted = memory.program_bytes(step)
-                memory.check(setup, self._counted or 0, self._memory, "the compiler's count")
+                collect, learn = self._halves(state)
                 started = time.perf_counter()
-                with self.clock("training"):
-                    state, metrics = step(state)
+                with self.clock("rollout"):
+                    lanes, trajectory = collect(state.policy_params, state.lanes, state.key)
+                    state = state.replace(lanes=lanes)
+                    jax.block_until_ready(trajectory)  # for the clock; it stays where it is
+                with self.clock("update"):
+                    state, metrics = learn(state, trajectory)
                     metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 seconds = time.perf_counter() - started
                 done += 1
@@ -365,35 +355,13 @@ class Job:
         note(summary, name, "random", chance)
         note(summary, name, "expert", expert)
 
-    def _split_time(self, state: train.TrainState, display: Display) -> None:
-        """Splits the training's time into rollout and update, which are one program.
-
-        The rollout alone is compiled and timed on the final state; the update is the rest of an iteration.
-        """
-        display.stage("time split")
-        setup, training = self.parts.setup, self.clock.seconds.get("training")
-        if not training:
-            return
-        args = _rollout_arguments(state)
-        run = self._compiled("rollout", self._gather, *args)
-        times = []
-        for _ in range(_SPLIT_RUNS):
-            started = time.perf_counter()
-            jax.block_until_ready(run(*args))
-            times.append(time.perf_counter() - started)
-        rollouts = min(training, setup.iterations * float(np.median(times)))
-        self.clock.seconds |= {"rollout": rollouts, "update": training - rollouts}
-
     def _summarise(self, state: train.TrainState | None, interrupted: bool) -> dict[str, Any]:
         summary = read_summary(self.run_dir)
-        seconds = {name: value for name, value in self.clock.dump().items() if name != "training"}
-        if "rollout" not in seconds and "training" in self.clock.seconds:
-            seconds["rollout and update"] = self.clock.seconds["training"]
         summary |= {
             "iterations": 0 if state is None else int(state.iteration),
             "env_steps": 0 if state is None else int(state.env_steps),
             "interrupted": interrupted,
-            "seconds": seconds,
+            "seconds": self.clock.dump(),
             "device_memory_bytes": {
                 "estimated": memory.estimate(
                     self.parts.setup, self.parts.model_config, self.parts.abstract_params(), self.parts.mesh_sizes
@@ -408,11 +376,6 @@ class Job:
         if self._writes:
             write_summary(self.run_dir, summary)
         return summary
-
-
-def _rollout_arguments(state: train.TrainState) -> tuple:
-    """Of a rollout alone."""
-    return state.policy_params, state.lanes, state.key
 
 
 def note(summary: dict[str, Any], world: str, label: str, results: Results) -> None:

@@ -1,4 +1,6 @@
-"""What JAX is told before a command begins; anything that is already set in the environment stays as it is.
+"""How JAX is used by a command: what it is told before it begins, and how programs are compiled.
+
+Anything that is already set in the environment stays as it is.
 
 * Compiled programs are kept between runs: the second run of a preset compiles nothing. They lie in
   `$XDG_CACHE_HOME/vldac/compilation`, which is `~/.cache/vldac/compilation` unless that is set;
@@ -11,9 +13,13 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
+
+from vldac import train
 
 CACHE_BYTES = 8 * 2**30
 
@@ -24,6 +30,21 @@ def prepare() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
+def compile_iteration(
+    setup: train.Setup, state: train.TrainState, mesh: Mesh | None
+) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
+    """`train.collect` and `train.learn`, compiled side by side: the longer takes as long as both."""
+    experience = train.experience_like(setup, state, mesh)
+    # Tracing looks at the mesh and the precision around it, which are this thread's own.
+    lowered = (
+        train.jit_collect.lower(setup, state.policy_params, state.lanes, state.key),
+        train.jit_learn.lower(setup, state, experience),
+    )
+    with ThreadPoolExecutor() as pool:
+        collect, learn = pool.map(lambda program: program.compile(), lowered)
+    return collect, learn
 
 
 def cache_folder() -> Path:

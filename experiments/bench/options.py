@@ -28,7 +28,7 @@ PIECES = {
     "decode": "observations to answers: the prompt, the answer, both",
     "rollout": "worlds and model together, one iteration's experience",
     "update": "learning from one iteration's experience, the reference pass included",
-    "iteration": "rollout and update as the one program that a run repeats",
+    "iteration": "rollout and update, as a run repeats them",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ from experiments.bench.work import Number
 from experiments.build import Parts
 from experiments.config import ConfigError
 from experiments.restore import TRAINING, initial_params, stage_key
-from vldac import train
+from experiments.runtime import compile_iteration
+from vldac import memory, train
 from vldac.lanes import Observation, ResetPool, advance, begin, random_actions, select
 from vldac.policy import Policy
 from vldac.rollout import Trajectory, rollout
@@ -295,11 +297,15 @@ class Model:
         """What a run repeats, from one state to the next. The first state is gone afterwards."""
         self.tell("iteration")
         setup = self.setup
-        program = compile_ahead(train.jit_iteration, setup, self.state)
+        started = time.perf_counter()
+        collect, learn = compile_iteration(setup, self.state, self.parts.mesh)
+        compile_seconds = time.perf_counter() - started
+        device_bytes = memory.iteration_bytes(collect, learn, self.state)
         done = []
 
         def step():
-            self.state, metrics = program.call(self.state)
+            lanes, trajectory = collect(self.state.policy_params, self.state.lanes, self.state.key)
+            self.state, metrics = learn(self.state.replace(lanes=lanes), trajectory)
             done.append(metrics)
             return self.state, metrics
 
@@ -317,8 +323,8 @@ class Model:
                 seconds=seconds,
                 counts={"useful_tokens": tokens, "env_steps": steps},
                 stages=[*self._rollout_work(steps, tokens, context), *self._update_work(steps, tokens, context)],
-                compile_seconds=program.compile_seconds,
-                device_bytes=program.device_bytes,
+                compile_seconds=compile_seconds,
+                device_bytes=device_bytes,
             )
         ]
 

@@ -1,4 +1,4 @@
-"""VL-DAC training of vision-language models, from rendered world to parameter update in one jitted program."""
+"""VL-DAC training of vision-language models, from rendered world to parameter update in jitted JAX."""
 
 import os
 

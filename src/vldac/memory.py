@@ -25,7 +25,7 @@ from vldac.models.attention import has_kernel
 from vldac.models.decoder import RESIDUAL
 from vldac.models.lora import trains_vision
 from vldac.policy import LOGITS_BYTES, images_at_once, logits_rows
-from vldac.train import Setup
+from vldac.train import Setup, TrainState
 
 GIB = 2**30
 RESIDUAL_BYTES = jnp.dtype(RESIDUAL).itemsize
@@ -216,6 +216,20 @@ def program_bytes(compiled: Any) -> int | None:
         - analysis.alias_size_in_bytes
         + analysis.temp_size_in_bytes
     )
+
+
+def iteration_bytes(collect: Any, learn: Any, state: TrainState) -> int | None:
+    """As `program_bytes`, of an iteration's two programs: while the first acts, what the second takes is there."""
+    acting, learning = program_bytes(collect), program_bytes(learn)
+    if acting is None or learning is None:
+        return None
+    taken = state.policy_params, state.lanes, state.key
+    return max(acting + device_bytes(state) - device_bytes(taken), learning)
+
+
+def device_bytes(tree: Any) -> int:
+    """Bytes of arrays on the first device that they are on."""
+    return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def readable(size: int) -> str:

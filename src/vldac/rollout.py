@@ -23,6 +23,7 @@ from envs_jax import World
 from envs_jax.world import random_action
 from vldac.answers import Response
 from vldac.lanes import Lanes, Observation, ResetPool, action_ids, advance, select
+from vldac.mesh import batch_specs, whole_specs
 from vldac.parts import in_parts
 from vldac.policy import Policy
 from vldac.pooled import Worlds, pooled
@@ -106,6 +107,11 @@ class Trajectory:
     last_value: Float[Array, " b"]
     lane_tokens: Int[Array, ""]
     sight: Float[Array, "t b history levels n d"] | None = None
+
+    def specs(self) -> Trajectory:
+        """How it, or its shapes, lies on the ambient mesh: a `PartitionSpec` in place of every leaf."""
+        specs = batch_specs(self.replace(last_value=None, lane_tokens=None), axis=1)
+        return specs.replace(last_value=batch_specs(self.last_value), lane_tokens=whole_specs(self.lane_tokens))
 
     @property
     def next_values(self) -> Float[Array, "t b"]:

@@ -1,7 +1,9 @@
-"""Training: the state of a run, one iteration of it as one jitted program, and the optimizer.
+"""Training: the state of a run, one iteration of it as jitted functions, and the optimizer.
 
-* `iteration` gathers a rollout and updates the model from it: a pure function of `TrainState`, compiled once,
-  its argument donated. Nothing goes through the host between its start and its end.
+* `iteration` collects a rollout and learns from it: a pure function of `TrainState`, its argument donated. Nothing
+  goes through the host between its start and its end.
+* Its halves, `collect` and `learn`, are what a run calls: compiled side by side they are there in half the time,
+  and each can be timed. What the first gives, the second takes where it lies.
 * A minibatch is what one optimizer update averages over; microbatches are its parts that fit the memory. The
   loss is a weighted sum over steps, so the parts' gradients simply add up.
 * Model and critic are optimized apart: each has its own learning rate, and its own gradient norm to clip, so
@@ -21,13 +23,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from envs_jax import World
 from vldac import watch
 from vldac.algorithms import vl_dac
 from vldac.lanes import Lanes, Observation, begin
-from vldac.mesh import batch_specs, constrain, gather, param_specs, shard_batch, whole_specs
+from vldac.mesh import batch_specs, constrain, gather, param_specs, placed, shard_batch, whole_specs
 from vldac.models import KVCache
 from vldac.parts import in_parts
 from vldac.policy import Policy
@@ -237,9 +240,22 @@ def iteration(setup: Setup, state: TrainState) -> tuple[TrainState, dict[str, Fl
     Returns:
       (state, metrics): metrics are float32[] under the names of `vldac.metrics`.
     """
-    key, rollout_key, update_key = jax.random.split(state.key, 3)
-    acting = state.policy_params
-    lanes, trajectory = rollout(setup.policy, setup.world, acting, state.lanes, rollout_key, setup.rollout)
+    lanes, trajectory = collect(setup, state.policy_params, state.lanes, state.key)
+    return learn(setup, state.replace(lanes=lanes), trajectory)
+
+
+def collect(setup: Setup, params: Any, lanes: Lanes, key: PRNGKeyArray) -> tuple[Lanes, Trajectory]:
+    """The first half of an iteration: acts with `policy_params` in a state's lanes, with the state's key."""
+    _, rollout_key, _ = _keys(key)
+    lanes, trajectory = rollout(setup.policy, setup.world, params, lanes, rollout_key, setup.rollout)
+    return shard_batch(lanes), constrain(trajectory, trajectory.specs())
+
+
+def learn(
+    setup: Setup, state: TrainState, trajectory: Trajectory
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """The second half: what `iteration` gives, from a state whose lanes have gone on already."""
+    key, _, update_key = _keys(state.key)
     params, opt_state, skipped, train_metrics = update(setup, state, trajectory, update_key)
     gathered = rollout_metrics(trajectory)
     gathered |= watch.answer_metrics(trajectory.response.tokens, trajectory.response.mask)
@@ -249,7 +265,6 @@ def iteration(setup: Setup, state: TrainState) -> tuple[TrainState, dict[str, Fl
         params=params,
         opt_state=opt_state,
         skipped=skipped,
-        lanes=lanes,
         key=key,
     )
     metrics = {f"rollout/{name}": value for name, value in gathered.items()}
@@ -257,7 +272,20 @@ def iteration(setup: Setup, state: TrainState) -> tuple[TrainState, dict[str, Fl
     return constrain(state, state.specs()), gather(metrics)
 
 
+def _keys(key: PRNGKeyArray) -> Key[Array, "3"]:
+    """Of the next iteration, of this one's rollout, and of its updates."""
+    return jax.random.split(key, 3)
+
+
 jit_iteration = jax.jit(iteration, static_argnums=0, donate_argnums=1)
+jit_collect = jax.jit(collect, static_argnums=0, donate_argnums=2)
+jit_learn = jax.jit(learn, static_argnums=0, donate_argnums=1)
+
+
+def experience_like(setup: Setup, state: TrainState, mesh: Mesh | None) -> Trajectory:
+    """Shapes, and places on a mesh, of what `collect` will give: enough to compile `learn` for it."""
+    _, trajectory = jit_collect.eval_shape(setup, state.policy_params, state.lanes, state.key)
+    return placed(trajectory, trajectory.specs(), mesh)
 
 
 def update(

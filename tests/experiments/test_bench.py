@@ -334,7 +334,10 @@ def test_every_piece_gives_rows_of_the_work_it_needs(tmp_path, traced, capsys):
     assert [piece for piece, _ in rows] == ["worlds", "worlds", "worlds", "rollout", "update", "iteration"]
     for (piece, what), row in rows.items():
         assert f"{piece}: {what}"[:20] in shown
-        assert row["seconds"]["median"] >= row["seconds"]["min"] > 0 and row["program_bytes"] == 2**20
+        assert row["seconds"]["median"] >= row["seconds"]["min"] > 0
+        # While an iteration acts, what its update alone takes is there, too.
+        beside = row["program_bytes"] - 2**20
+        assert beside > 0 if piece == "iteration" else beside == 0
         if piece != "worlds":
             assert row["of_limit"] == pytest.approx(row["limit_seconds"] / row["seconds"]["median"])
             each = [part["limit_seconds"] for part in row["stages"].values()]

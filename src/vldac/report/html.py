@@ -42,7 +42,6 @@ _ANSWER_SHOWN = 2000  # characters
 _STAGES = {
     "compile": "compile",
     "imitation": "warm start",
-    "rollout and update": "rollout and update (the model acts and learns)",
     "rollout": "rollout (the model acts)",
     "update": "update (the model learns)",
     "evaluation": "evaluation",
