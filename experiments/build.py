@@ -21,6 +21,7 @@ from vldac.models import SIZES, VLMConfig
 from vldac.models.weights import check_weights, find_checkpoint, read_config
 from vldac.params import init_params
 from vldac.policy import Policy
+from vldac.state import Setup
 from vldac.text.fragments import AnswerWriter
 from vldac.text.tokenizer import (
     BPE_TOKENIZER,
@@ -33,7 +34,6 @@ from vldac.text.tokenizer import (
     special_id,
     vocabulary,
 )
-from vldac.train import Setup
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from vldac.mesh import MeshConfig
 from vldac.models.lora import LoRAConfig
 from vldac.policy import PolicyConfig
 from vldac.rollout import RolloutConfig
-from vldac.train import OptimizerConfig
+from vldac.state import OptimizerConfig
 
 
 class ConfigError(ValueError):

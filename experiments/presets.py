@@ -11,7 +11,7 @@ from vldac.imitation import ImitationConfig
 from vldac.models.lora import LoRAConfig
 from vldac.policy import PolicyConfig
 from vldac.rollout import RolloutConfig
-from vldac.train import OptimizerConfig
+from vldac.state import OptimizerConfig
 
 
 def nano() -> RunConfig:

@@ -23,7 +23,7 @@ from experiments.build import Parts
 from experiments.config import ConfigError
 from experiments.restore import TRAINING, initial_params, stage_key
 from experiments.runtime import compile_iteration
-from vldac import memory, train
+from vldac import learning, memory, train
 from vldac.lanes import Observation, ResetPool, advance, begin, random_actions, select
 from vldac.policy import Policy
 from vldac.rollout import Trajectory, rollout
@@ -275,7 +275,7 @@ class Model:
         self.tell("update")
         setup, state, key = self.setup, self.state, jax.random.key(3)
         trajectory = _full(setup, state, key)
-        program = compile_ahead(jax.jit(train.update, static_argnums=0), setup, state, trajectory, key)
+        program = compile_ahead(jax.jit(learning.update, static_argnums=0), setup, state, trajectory, key)
         seconds = timed(lambda: program.call(state, trajectory, key), self.repeats)
         steps = setup.rollout.worlds * setup.rollout.steps
         tokens = steps * setup.policy.config.max_tokens

@@ -25,7 +25,7 @@ from vldac.models.attention import has_kernel
 from vldac.models.decoder import RESIDUAL
 from vldac.models.lora import trains_vision
 from vldac.policy import LOGITS_BYTES, images_at_once, logits_rows
-from vldac.train import Setup, TrainState
+from vldac.state import Setup, TrainState
 
 GIB = 2**30
 RESIDUAL_BYTES = jnp.dtype(RESIDUAL).itemsize

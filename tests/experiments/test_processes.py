@@ -19,7 +19,7 @@ from experiments.run import parse
 from vldac.imitation import ImitationConfig
 from vldac.mesh import MeshConfig
 from vldac.rollout import RolloutConfig
-from vldac.train import OptimizerConfig
+from vldac.state import OptimizerConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIG = RunConfig(

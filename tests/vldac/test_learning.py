@@ -14,10 +14,10 @@ from vldac.imitation import Imitation, ImitationConfig
 from vldac.params import init_params
 from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig
+from vldac.state import OptimizerConfig, Setup
 from vldac.text.answer import thoughts_of
 from vldac.text.fragments import AnswerWriter
 from vldac.text.tokenizer import decode_answer
-from vldac.train import OptimizerConfig, Setup
 
 HEAD = (16,)
 TOKENS = 24

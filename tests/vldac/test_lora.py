@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vldac import imitation, train
+from vldac import imitation, learning, train
 from vldac import policy as policies
 from vldac.algorithms.vl_dac import VLDACConfig
 from vldac.imitation import Imitation, ImitationConfig
@@ -17,8 +17,8 @@ from vldac.models.lora import LoRAConfig
 from vldac.params import init_params
 from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig, rollout
+from vldac.state import OptimizerConfig, Setup
 from vldac.text.fragments import AnswerWriter
-from vldac.train import OptimizerConfig, Setup
 
 HEAD = (8,)
 RANK4 = LoRAConfig(rank=4, alpha=8.0)
@@ -111,7 +111,7 @@ def test_frames_seen_in_the_rollout_are_not_encoded_again(setup, iterated, tiny,
 
     trajectory = jax.jit(gather, static_argnums=0)(setup, before)
     blind = trajectory.replace(sight=None)
-    update = jax.jit(lambda t: train.update(setup, before, t, jax.random.key(3)))
+    update = jax.jit(lambda t: learning.update(setup, before, t, jax.random.key(3)))
     (params, *_), (wanted, *_) = update(trajectory), update(blind)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), params, wanted)
     # The frames' own bytes are then of no use to the update.

@@ -14,7 +14,7 @@ from vldac.models.lora import LoRAConfig
 from vldac.params import init_params
 from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig
-from vldac.train import OptimizerConfig, Setup
+from vldac.state import OptimizerConfig, Setup
 
 HEAD = (8,)
 

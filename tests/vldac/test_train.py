@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vldac import train
+from vldac import learning, train
 from vldac.algorithms.vl_dac import VLDACConfig
 from vldac.params import init_params
 from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig, rollout
-from vldac.train import OptimizerConfig, Setup
+from vldac.state import OptimizerConfig, Setup
 
 HEAD = (8,)
 WARM_UP = VLDACConfig(critic_warmup=1)
@@ -148,14 +148,14 @@ def test_microbatches_give_the_gradient_of_the_minibatch(make, begin):
 
     def grads_of(setup):
         """The clipped gradient, as the first moment that Adam keeps after one update."""
-        update = jax.jit(lambda s, t: train.update(setup, s, t, jax.random.key(5))[1])
+        update = jax.jit(lambda s, t: learning.update(setup, s, t, jax.random.key(5))[1])
         return [x for x in jax.tree.leaves(update(state, trajectory)) if x.ndim]
 
     @jax.jit
     def directly(state, trajectory):
-        batch, _ = train.learning_batch(whole, state, trajectory)
+        batch, _ = learning.learning_batch(whole, state, trajectory)
         weights = batch.valid / batch.valid.sum()
-        grads, _ = jax.grad(lambda p: train.step_loss(whole, p, batch, weights, jnp.float32(1)), has_aux=True)(
+        grads, _ = jax.grad(lambda p: learning.step_loss(whole, p, batch, weights, jnp.float32(1)), has_aux=True)(
             state.params
         )
         return whole.transformation().update(grads, state.opt_state, state.params)[1]
@@ -170,14 +170,14 @@ def test_microbatches_give_the_gradient_of_the_minibatch(make, begin):
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(0, 9))
 def test_every_minibatch_has_as_many_steps_of_each_group_and_every_step_one(groups, each, minibatches, seed):
     size, steps = groups * each, groups * each * minibatches
-    rows = np.asarray(train.shuffled(jax.random.key(seed), steps, size, groups))
+    rows = np.asarray(learning.shuffled(jax.random.key(seed), steps, size, groups))
     assert rows.shape == (minibatches, groups, each)
     for group in range(groups):
         assert sorted(rows[:, group].reshape(-1)) == list(range(steps // groups))
 
 
 def test_each_group_is_shuffled_by_itself():
-    rows = np.asarray(train.shuffled(jax.random.key(0), 64, 8, 2))
+    rows = np.asarray(learning.shuffled(jax.random.key(0), 64, 8, 2))
     assert (rows[:, 0] != rows[:, 1]).any() and (np.diff(rows[:, 0].reshape(-1)) != 1).any()
 
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vldac import train, watch
+from vldac import learning, train, watch
 from vldac.algorithms.vl_dac import VLDACConfig
 from vldac.params import init_params
 from vldac.policy import Policy, PolicyConfig
 from vldac.rollout import RolloutConfig, rollout
-from vldac.train import OptimizerConfig, Setup
+from vldac.state import OptimizerConfig, Setup
 
 HEAD = (8,)
 
@@ -91,7 +91,7 @@ def begun(signal, tokenizer, tiny):
 
 def test_an_update_that_is_not_sound_changes_nothing_and_is_counted(begun):
     setup, state, trajectory = begun
-    update = jax.jit(lambda s, t: train.update(setup, s, t, jax.random.key(5)))
+    update = jax.jit(lambda s, t: learning.update(setup, s, t, jax.random.key(5)))
 
     def changed(params):
         pairs = zip(jax.tree.leaves(params), jax.tree.leaves(state.params), strict=True)

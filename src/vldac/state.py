@@ -1,0 +1,203 @@
+"""What a run is made of (`Setup`), what changes in it (`TrainState`), and the optimizer between them.
+
+* Model and critic are optimized apart: each has its own learning rate, and its own gradient norm to clip, so
+  that a critic that is far off does not shrink the model's step.
+* What is trained is apart from what is frozen. In full fine-tuning the frozen weights are the reference policy;
+  with LoRA they are the reference and, under the adapter, the policy itself: there is no second copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from envs_jax import World
+from vldac.algorithms import vl_dac
+from vldac.lanes import Lanes, begin
+from vldac.mesh import batch_specs, constrain, param_specs, whole_specs
+from vldac.policy import Policy
+from vldac.rollout import RolloutConfig
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How a rollout becomes parameter updates. The defaults are the published ones (arXiv 2508.04280, table 6)."""
+
+    learning_rate: float = 5e-5
+    """Of the model, at the start; falls along a cosine to `final_learning_rate`."""
+    final_learning_rate: float = 1e-7
+    """Of the model, at the last update."""
+    critic_learning_rate: float = 1e-3
+    """Of the value head; constant, as its targets keep moving until the end."""
+    max_grad_norm: float = 1.0
+    """Longer gradients are scaled down to this global norm, model and critic each."""
+    epochs: int = 2
+    """Times that a rollout is gone through."""
+    minibatch: int = 128
+    """Environment steps of one optimizer update; divides worlds x steps."""
+    microbatch: int = 0
+    """Environment steps of one forward and backward pass; divides the minibatch. 0 = the whole minibatch."""
+    adam_epsilon: float = 1e-7
+    """Added to Adam's denominator."""
+    max_loss: float = 1e4
+    """An update whose loss is larger, or not a number, is skipped: parameters and optimizer stay as they were."""
+    max_skipped: int = 8
+    """So many skipped updates in a row end the run, its state saved."""
+
+    def __post_init__(self):
+        for name in ("learning_rate", "critic_learning_rate", "max_grad_norm", "adam_epsilon", "max_loss"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted: above 0")
+        if not 0 <= self.final_learning_rate <= self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate is {self.final_learning_rate}; accepted: 0 to learning_rate, "
+                f"which is {self.learning_rate}"
+            )
+        for name, least in (("epochs", 1), ("minibatch", 1), ("microbatch", 0), ("max_skipped", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted: {least} or more")
+        if self.minibatch % (self.microbatch or self.minibatch):
+            raise ValueError(
+                f"microbatch is {self.microbatch}; accepted: a divisor of minibatch, which is {self.minibatch}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """All that is static in a run; hashed by identity, so that jit finds its trace again.
+
+    Attributes:
+      world, policy: what is learnt from, and what learns.
+      rollout, algorithm, optimizer: the three parts of an iteration.
+      iterations: of the whole run; the learning rate's cosine ends there.
+
+    Raises:
+      ValueError: the minibatch does not divide the steps of a rollout.
+    """
+
+    world: World
+    policy: Policy
+    iterations: int
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    algorithm: vl_dac.VLDACConfig = field(default_factory=vl_dac.VLDACConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self):
+        if self.iterations < 1:
+            raise ValueError(f"iterations is {self.iterations}; accepted: 1 or more")
+        steps = self.rollout.worlds * self.rollout.steps
+        if steps % self.optimizer.minibatch:
+            raise ValueError(
+                f"minibatch is {self.optimizer.minibatch}; accepted: a divisor of worlds x steps, which is {steps}"
+            )
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates of one iteration."""
+        config = self.optimizer
+        return config.epochs * self.rollout.worlds * self.rollout.steps // config.minibatch
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimizer of what is trained: the model or its adapter, and the value head."""
+        config = self.optimizer
+        cosine = optax.cosine_decay_schedule(
+            config.learning_rate,
+            decay_steps=self.iterations * self.updates,
+            alpha=config.final_learning_rate / config.learning_rate,
+        )
+
+        def adam(learning_rate):
+            return optax.chain(
+                optax.clip_by_global_norm(config.max_grad_norm),
+                optax.adam(learning_rate, eps=config.adam_epsilon),
+            )
+
+        learner = "model" if self.policy.adapted is None else "adapter"
+        return optax.partition(
+            {learner: adam(cosine), "value": adam(config.critic_learning_rate)},
+            {learner: learner, "value": "value"},
+        )
+
+
+@struct.dataclass
+class TrainState:
+    """All that changes in a run: what a checkpoint holds.
+
+    Attributes:
+      iteration: int32[], iterations done.
+      env_steps: int32[], environment steps taken.
+      params: what is trained, float32: {"model" or "adapter": ..., "value": ...}.
+      opt_state: of `Setup.transformation`.
+      frozen: the model's weights that never change: the reference that the KL is measured to and, with LoRA,
+        what the adapter sits on. In the dtype of the computation.
+      skipped: int32[], updates skipped since the last one that was not.
+      lanes: the worlds in mid-episode.
+      key: of what comes next.
+    """
+
+    iteration: Int[Array, ""]
+    env_steps: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    frozen: Any
+    skipped: Int[Array, ""]
+    lanes: Lanes
+    key: PRNGKeyArray
+
+    @property
+    def policy_params(self) -> dict[str, Any]:
+        """What the policy acts with, see `Policy`."""
+        return self.params if "model" in self.params else {"model": self.frozen, **self.params}
+
+    @property
+    def reference_params(self) -> dict[str, Any]:
+        """What the reference policy acts with. (Its value is never looked at.)"""
+        return {"model": self.frozen, "value": self.params["value"]}
+
+    def specs(self) -> TrainState:
+        """How the state, or its shapes, lies on the ambient mesh: a `PartitionSpec` in place of every leaf."""
+        return whole_specs(self).replace(
+            params=param_specs(self.params),
+            opt_state=param_specs(self.opt_state),
+            frozen=param_specs(self.frozen),
+            lanes=batch_specs(self.lanes),
+        )
+
+
+def init(setup: Setup, params: Any, key: PRNGKeyArray) -> TrainState:
+    """The state before the first iteration. The model as given, without its adapter, becomes the reference.
+
+    Args:
+      params: of the policy. What is trained is copied, so that the state can be donated; the weights under an
+        adapter are not, and are gone when it is.
+      key: of the run.
+    """
+
+    @jax.jit
+    def build(params, key):
+        key, lanes_key = jax.random.split(key)
+        lanes_keys = jax.random.split(lanes_key, setup.rollout.worlds)
+        state = TrainState(
+            iteration=jnp.int32(0),
+            env_steps=jnp.int32(0),
+            params=params,
+            opt_state=setup.transformation().init(params),
+            frozen=jax.tree.map(lambda x: x.astype(setup.policy.dtype), params["model"])
+            if "model" in params
+            else None,
+            skipped=jnp.int32(0),
+            lanes=begin(setup.world, lanes_keys, setup.policy.config.history),
+            key=key,
+        )
+        return constrain(state, state.specs())
+
+    if "adapter" not in params:
+        return build(params, key)
+    trained = {name: state for name, state in params.items() if name != "model"}
+    return build(trained, key).replace(frozen=params["model"])
