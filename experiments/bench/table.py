@@ -127,6 +127,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     facts = result["hardware"]
     ceilings = result["ceilings"]
     rates = ", ".join(f"{name} {rate / 1e12:,.3g} TFLOP/s" for name, rate in ceilings["matmul"].items())
+    if ceilings.get("held"):
+        rates += f", {ceilings['held'] / 1e12:,.3g} under a load of seconds"
     lines = [
         result["command"],
         f"{facts['device']}; {result['model']}",

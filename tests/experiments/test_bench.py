@@ -18,7 +18,7 @@ import pytest
 
 import envs_jax
 from experiments.bench import __main__ as bench
-from experiments.bench import options, pieces, work
+from experiments.bench import ceilings, options, pieces, work
 from experiments.bench.ceilings import Ceilings
 from experiments.bench.lengths import TimedPolicy
 from experiments.bench.measure import Program
@@ -213,6 +213,19 @@ def test_answers_read_weights_once_a_token_and_the_shared_prefix_once(parts):
     # Lanes that are always busy take as many turns as there are tokens for them.
     busy = work.packed_answers(sizes, 2, 6, 30, prefix, context)
     assert sum(stage.times for stage in busy if stage.name == "unembedding") == 15
+
+
+def test_a_held_rate_is_that_of_the_last_calls(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(ceilings.time, "perf_counter", lambda: now[0])
+
+    def slower_when_hot():
+        calls.append(None)
+        now[0] += 0.1 if len(calls) <= 40 else 0.2
+
+    assert ceilings.held(slower_when_hot, seconds=5.0) == pytest.approx(0.2)
+    assert len(calls) == 60
+    assert Ceilings({}, 1.0, held=3.0).times(2).held == 6.0 and Ceilings({}, 1.0).times(2).held is None
 
 
 def test_the_slower_of_bytes_and_operations_limits_each_stage():
