@@ -5,6 +5,7 @@
     python -m experiments.bench worlds --worlds 'miniworld/*' --numbers 4096 --image 224 224 --original
     python -m experiments.bench decode qwen2_vl_7b --rollout.worlds 256 --prompt-tokens 300 --peer
     python -m experiments.bench iteration qwen2_vl_7b --json figures.json
+    python -m experiments.bench rollout --kernels 15                  and where its time goes
 
 Fields are those of `experiments.run`. Every piece of work stands beside the least time that this device could do
 it in: its bytes and operations over the rates of a bare copy and a bare product, measured in the same run.
@@ -88,7 +89,7 @@ def measure(command: Command, arguments: Sequence[str]) -> dict[str, Any]:
                 rows += pieces.measure_original(command.worlds, options.image, options.repeats, _tell)
         if parts is not None:
             with mesh.use(parts.mesh):
-                model = pieces.Model(parts, options.repeats, _tell)
+                model = pieces.Model(parts, options.repeats, _tell, options.kernels)
                 for piece in command.pieces:
                     if piece != "worlds":
                         rows += getattr(model, piece)()

@@ -57,6 +57,8 @@ class Options:
     """Height and width of the frames that `worlds` are timed with; 0 0 = each world's own."""
     original: bool = False
     """Time the original MiniWorld, which draws on the CPU or with OpenGL, on the same `worlds`, too."""
+    kernels: int = 0
+    """So many kernels that take longest in a call of each program are listed; 0 = none."""
     peer: bool = False
     """Time torch, transformers and peft on the same decode and update, too."""
 
@@ -64,6 +66,8 @@ class Options:
         """Raises ConfigError for a value that can not be."""
         if self.repeats < 1:
             raise ConfigError(f"repeats is {self.repeats}; accepted: 1 or more")
+        if self.kernels < 0:
+            raise ConfigError(f"kernels is {self.kernels}; accepted: 0 or more")
         if self.prompt_tokens < 0:
             raise ConfigError(f"prompt_tokens is {self.prompt_tokens}; accepted: 0 or more")
         least, most = self.answer_lengths

@@ -16,6 +16,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 import envs_jax
 from experiments.bench import work
+from experiments.bench.kernels import Kernel, busiest
 from experiments.bench.measure import compile_ahead, timed
 from experiments.bench.table import Row
 from experiments.bench.work import Number
@@ -150,11 +151,12 @@ class Model:
       parts: of the run.
       repeats: times that each program is timed.
       tell: is told what goes on.
+      kernels: so many that take longest are looked for.
     """
 
-    def __init__(self, parts: Parts, repeats: int, tell: Tell):
+    def __init__(self, parts: Parts, repeats: int, tell: Tell, kernels: int = 0):
         tell("drawing weights")
-        self.parts, self.repeats, self.tell = parts, repeats, tell
+        self.parts, self.repeats, self.tell, self.kernels = parts, repeats, tell, kernels
         self.setup = parts.setup
         self.sizes = work.Sizes.of(parts)
         params = initial_params(parts)
@@ -173,6 +175,9 @@ class Model:
             lanes = {}
         shape = {"static": self._prefix, "context": self.setup.policy.prompt.context_slots}
         return Row(piece, what, {**lanes, **size, **shape}, dtype=self.sizes.dtype, **values)
+
+    def _busiest(self, call: Callable[[], Any]) -> list[Kernel]:
+        return busiest(call, self.kernels) if self.kernels else []
 
     def decode(self) -> list[Row]:
         """Observations of as many worlds as a rollout has, every frame there, to values and to answers."""
@@ -200,7 +205,11 @@ class Model:
             *work.prompt(self.sizes, lanes, self._prefix, context),
         ]
         answers = work.answers(self.sizes, alive, self._prefix, context)
-        program = {"compile_seconds": act.compile_seconds, "device_bytes": act.device_bytes}
+        program = {
+            "compile_seconds": act.compile_seconds,
+            "device_bytes": act.device_bytes,
+            "kernels": self._busiest(lambda: act.call(prepared, observation, key)),
+        }
         rows = [
             self._row(
                 "decode",
@@ -267,6 +276,7 @@ class Model:
                 stages=self._rollout_work(steps, tokens, context),
                 compile_seconds=program.compile_seconds,
                 device_bytes=program.device_bytes,
+                kernels=self._busiest(lambda: program.call(*args)),
             )
         ]
 
@@ -290,6 +300,7 @@ class Model:
                 stages=self._update_work(steps, tokens, context),
                 compile_seconds=program.compile_seconds,
                 device_bytes=program.device_bytes,
+                kernels=self._busiest(lambda: program.call(state, trajectory, key)),
             )
         ]
 
@@ -325,6 +336,7 @@ class Model:
                 stages=[*self._rollout_work(steps, tokens, context), *self._update_work(steps, tokens, context)],
                 compile_seconds=compile_seconds,
                 device_bytes=device_bytes,
+                kernels=self._busiest(step),
             )
         ]
 

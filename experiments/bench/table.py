@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import statistics
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.bench.ceilings import Ceilings
+from experiments.bench.kernels import Kernel
 from experiments.bench.work import Number, Stage, limit, total
 from vldac.metrics import write_atomically
 
@@ -44,6 +46,7 @@ class Row:
       dtype: whose rate of products limits it.
       compile_seconds, device_bytes: see `measure.Program`.
       runner: who did it.
+      kernels: that took longest in one call, if they were looked at.
     """
 
     piece: str
@@ -57,6 +60,7 @@ class Row:
     device_bytes: int | None = None
     runner: str = OURS
     notes: Sequence[str] = field(default_factory=tuple)
+    kernels: Sequence[Kernel] = ()
 
     def record(self, ceilings: Ceilings) -> dict[str, Any]:
         """Everything about it, JSON-ready; None where nothing is known."""
@@ -92,6 +96,7 @@ class Row:
             "stages": parts,
             "program_bytes": self.device_bytes,
             "notes": list(self.notes),
+            "kernels": [dataclasses.asdict(kernel) for kernel in self.kernels],
         }
 
 
@@ -161,6 +166,9 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         )
     console.print(table)
     for row in result["rows"]:
+        if row.get("kernels"):
+            console.print(_kernels(row))
+    for row in result["rows"]:
         for note in row["notes"]:
             console.print(Text(f"{row['piece']}: {row['what']} ({row['runner']}): {note}"), soft_wrap=True)
     for ratio in result["ratios"]:
@@ -169,6 +177,22 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         console.print(Text(line, style="bold"), soft_wrap=True)
     if peak := result["peak_bytes_in_use"]:
         console.print(Text(f"device memory at the worst moment: {peak / 2**30:.1f} GiB"), soft_wrap=True)
+
+
+def _kernels(row: Mapping[str, Any]) -> Table:
+    """What a call's time goes into."""
+    table = Table(title=f"{row['piece']}: {row['what']}, one call", title_justify="left")
+    for number, heading in enumerate(("kernel", "ms", "of the call", "times", "µs each")):
+        table.add_column(heading, justify="right" if number else "left")
+    for kernel in row["kernels"]:
+        table.add_row(
+            Text(kernel["name"]),
+            _number(kernel["seconds"], 1e3),
+            _number(kernel["seconds"] / row["seconds"]["median"]),
+            f"{kernel['calls']:,}",
+            _number(kernel["seconds"] / kernel["calls"], 1e6),
+        )
+    return table
 
 
 def write(result: Mapping[str, Any], path: Path) -> None:

@@ -20,6 +20,7 @@ import envs_jax
 from experiments.bench import __main__ as bench
 from experiments.bench import ceilings, options, pieces, work
 from experiments.bench.ceilings import Ceilings
+from experiments.bench.kernels import busiest
 from experiments.bench.lengths import TimedPolicy
 from experiments.bench.measure import Program
 from experiments.bench.options import PIECES, parse, parts_of
@@ -215,6 +216,20 @@ def test_answers_read_weights_once_a_token_and_the_shared_prefix_once(parts):
     assert sum(stage.times for stage in busy if stage.name == "unembedding") == 15
 
 
+def test_the_profiler_names_what_the_device_did():
+    @jax.jit
+    def work(x):
+        return jax.lax.fori_loop(0, 5, lambda i, x: jnp.sort(x @ x / 200, axis=0), x)
+
+    x = jnp.ones((200, 200))
+    jax.block_until_ready(work(x))
+    found = {kernel.name: kernel for kernel in busiest(lambda: work(x), 50)}
+    assert found["sort"].calls == 5 and not [name for name in found if name.startswith("while")]
+    seconds = [kernel.seconds for kernel in found.values()]
+    assert seconds == sorted(seconds, reverse=True) and seconds[-1] > 0
+    assert len(busiest(lambda: work(x), 2)) == 2
+
+
 def test_a_held_rate_is_that_of_the_last_calls(monkeypatch):
     now, calls = [0.0], []
     monkeypatch.setattr(ceilings.time, "perf_counter", lambda: now[0])
@@ -339,7 +354,8 @@ def test_ours_and_the_peer_stand_side_by_side(tmp_path, traced, monkeypatch, cap
 
 def test_every_piece_gives_rows_of_the_work_it_needs(tmp_path, traced, capsys):
     file = tmp_path / "figures.json"
-    assert bench.main(["worlds", "rollout", "update", "iteration", *SMALL, "--json", str(file)]) == 0
+    pieces = "worlds", "rollout", "update", "iteration"
+    assert bench.main([*pieces, *SMALL, "--kernels", "2", "--json", str(file)]) == 0
     result, shown = json.loads(file.read_text()), capsys.readouterr().out
     assert result["config"]["rollout"]["worlds"] == 4 and result["hardware"]["platform"] == "cpu"
     assert all(heading in shown for heading in (*COUNTS.values(), "of limit"))
@@ -351,6 +367,8 @@ def test_every_piece_gives_rows_of_the_work_it_needs(tmp_path, traced, capsys):
         # While an iteration acts, what its update alone takes is there, too.
         beside = row["program_bytes"] - 2**20
         assert beside > 0 if piece == "iteration" else beside == 0
+        assert [kernel["seconds"] > 0 for kernel in row["kernels"]] == [True] * (0 if piece == "worlds" else 2)
+        assert all(kernel["name"] in shown for kernel in row["kernels"])
         if piece != "worlds":
             assert row["of_limit"] == pytest.approx(row["limit_seconds"] / row["seconds"]["median"])
             each = [part["limit_seconds"] for part in row["stages"].values()]
