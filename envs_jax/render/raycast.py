@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 
+from envs_jax.render.batches import few_at_once
 from envs_jax.render.facets import (
     BALL,
     BOX,
@@ -33,7 +34,7 @@ from envs_jax.render.facets import (
     rays,
 )
 from envs_jax.render.level import level_keys
-from envs_jax.render.lookup import rows_at
+from envs_jax.render.lookup import kept, rows_at
 from envs_jax.render.rounds import Rounds, functions_of, rounds_of, seen, shine
 from envs_jax.render.scene import Camera, Scene
 from envs_jax.render.search import low_bits, pixel_keys, pixels, round_keys
@@ -135,13 +136,22 @@ def render(
       image_size: (height, width), static.
       level: static, whether the camera's pitch is known to be 0: the same picture, found faster.
     """
+    height, width = image_size
+
+    def picture(scene, camera):
+        return _picture(scene, camera, atlas, image_size, level)
+
+    return few_at_once(picture, height * width)(scene, camera)
+
+
+def _picture(scene: Scene, camera: Camera, atlas: Atlas, image_size, level: bool) -> UInt8[Array, "h w 3"]:
     view = _view(scene, camera, image_size, level)
     facets, facet = view.facets, view.facet
     tile = jnp.where(facets.stretched, 1.0, jnp.asarray(atlas.metres)[facets.texture])[:, None]
     surface, (texture,) = _surface(
         facet, view.linear, facets.uv_zero / tile, facets.uv_span / tile, image_size, (facets.texture,)
     )
-    light = rows_at(_ten_bits(lit(facets, scene.light, scene.sky)), facet)
+    light = rows_at(kept(_ten_bits(lit(facets, scene.light, scene.sky))), facet)
     texel = fetch(atlas, texture, surface.u, surface.v, surface.footprint())
     packed = _packed([value * _of_ten_bits(light, k) for k, value in enumerate(texel)])
     if len(view.rounds.gain):
@@ -248,7 +258,7 @@ def _surface(
     v_of = uv_zero[:, 1:] * w_of + uv_span[:, 1:] * t_of
     bits = jax.lax.bitcast_convert_type(jnp.concatenate([w_of, u_of, v_of], axis=1), jnp.int32)
     table = jnp.concatenate([bits, *(numbers[:, None] for numbers in more)], axis=1)
-    read = rows_at(table, facet)  # [H, W, 9 + more]
+    read = rows_at(kept(table), facet)  # [H, W, 9 + more]
     column, row = pixels(image_size)
 
     def at_pixel(first):

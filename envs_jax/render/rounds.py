@@ -16,7 +16,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from envs_jax.render.facets import BASE_AMBIENT
-from envs_jax.render.lookup import rows_at
+from envs_jax.render.lookup import kept, rows_at
 from envs_jax.render.scene import Light, Scene
 
 
@@ -178,7 +178,7 @@ def _read(rounds: Rounds, number: Int[Array, "h w"]) -> list[Float[Array, "h w"]
     table = jnp.concatenate(
         [rounds.turn, rounds.stretch, rounds.eye, rounds.gain[:, None], most[:, None], rounds.colour], axis=1
     )
-    rows = rows_at(table, number)
+    rows = rows_at(kept(table), number)
     return [rows[..., k] for k in range(table.shape[1])]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from envs_jax.render.lookup import rows_at
+from envs_jax.render.lookup import kept, rows_at
 
 TABLES = np.random.default_rng(0).normal(size=(3, 2, 5, 4)).astype(np.float32)  # 3 x 2 worlds, 5 rows of 4
 NUMBERS = np.random.default_rng(1).integers(0, 5, (3, 2, 6, 7)).astype(np.int32)
@@ -44,3 +44,23 @@ def test_tables_are_laid_end_to_end_on_one_device_but_not_across_devices():
             program = str(jax.make_jaxpr(read)(*both))
         assert ("operand_batching_dims=(0,)" in program) == apart
         assert ("reshape" in program) != apart
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere the compiler keeps tables by itself")
+def test_a_table_that_is_kept_is_not_computed_again_by_whatever_reads_it():
+    """Of the parts of the compiled program, the one that reads rows computes none of the table's sines."""
+
+    def read(keep):
+        def rows(table, number):
+            table = jnp.sin(table)
+            return rows_at(kept(table) if keep else table, number)
+
+        look = jax.jit(jax.vmap(rows))
+        table, number = jnp.asarray(TABLES[:, 0]), jnp.asarray(NUMBERS[:, 0])
+        want = [np.sin(of)[at] for of, at in zip(TABLES[:, 0], NUMBERS[:, 0], strict=True)]
+        np.testing.assert_allclose(look(table, number), want, rtol=1e-5)
+        parts = look.lower(table, number).compile().as_text().split("\n\n")
+        return [" sine(" in part for part in parts if " gather(" in part]
+
+    assert read(keep=False) == [True]  # the reason
+    assert read(keep=True) == [False]
