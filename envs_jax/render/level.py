@@ -6,10 +6,14 @@
 * Of upright facets of which at most one can be seen in a column, only the nearest is kept: the two sides of a box,
   and walls of one height with the eye between floor and top, of which the nearest hides all others.
 * Of many surfaces a column's own are found first, see `columns`.
+* Where there are many tests, the pixels of a column lie next to each other, [W, H]. What is read of a column then
+  serves several: on GPU a thread has four neighbours, for each of which it else reads the same tables.
 * It finds what `search` finds, but for ties.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +33,9 @@ from envs_jax.render.search import key_of, pixels, round_keys, search_all, tests
 MOST = {"upright": 12, "lying": 12, "cones": 12}
 # How many are then taken out of a column's set in one turn: few columns show more than twice as many.
 AT_ONCE = {"upright": 6, "lying": 5, "cones": 4}
+# From so many surfaces on, pixels lie column by column while they are searched. To turn the picture afterwards
+# takes as long as some tests; of all tasks none has more than 5 and less than 14.
+DOWN = 10
 
 
 def level_keys(
@@ -51,25 +58,39 @@ def level_keys(
     Returns:
       w with the surface's number in its lowest bits, facets first; 0 = none.
     """
-    best, many = jnp.zeros(image_size, jnp.int32), []
-    for kind, tables in _flat(scene, linear, image_size, mask).items():
-        test, present, read = _TESTS[kind](tables, image_size, mask)
-        if len(tables[0]) <= MOST[kind]:
-            best = jnp.maximum(best, search_all(image_size, test, *tables))
-        else:
-            many.append(Many(present(), read, test, AT_ONCE[kind]))
+    flat = _flat(scene, linear, image_size, mask)
     split = rounds.balls
     balls, cones = (
         jax.tree.map(lambda leaf, rows=rows: leaf[rows], (rounds, functions))
         for rows in (slice(0, split), slice(split, None))
     )
-    best = jnp.maximum(best, round_keys(*balls, image_size, mask, first=len(linear)))
     cones = cones[0].replace(balls=0), cones[1]
-    if len(cones[0].gain) <= MOST["cones"]:
-        best = jnp.maximum(best, round_keys(*cones, image_size, mask, first=len(linear) + split))
+    counts = {kind: len(tables[0]) for kind, tables in flat.items()} | {"cones": len(cones[0].gain)}
+    down = sum(counts.values()) + split >= DOWN
+    column, row = (of.T if down else of for of in pixels(image_size))
+    best, many = jnp.zeros((column + row).shape, jnp.int32), []
+    for kind, tables in flat.items():
+        test, present, read = _TESTS[kind](tables, row, image_size, mask)
+        test = _down(test) if down else test
+        if counts[kind] <= MOST[kind]:
+            best = jnp.maximum(best, search_all(best.shape, test, *tables))
+        else:
+            many.append(Many(present(), read, test, AT_ONCE[kind]))
+    best = jnp.maximum(best, round_keys(*balls, column, row, mask, first=len(linear)))
+    if counts["cones"] <= MOST["cones"]:
+        best = jnp.maximum(best, round_keys(*cones, column, row, mask, first=len(linear) + split))
     else:
-        many.append(_many_cones(*cones, image_size, mask, first=len(linear) + split))
-    return search_few(best, many) if many else best
+        test, present, read = _cone_test(*cones, row, image_size, mask, first=len(linear) + split)
+        many.append(Many(present(), read, _down(test) if down else test, AT_ONCE["cones"]))
+    if many:
+        best = search_few(best, many)
+    # Searched before it is turned, or a thread would have the neighbours in the row again.
+    return jax.lax.optimization_barrier(best).T if down else best
+
+
+def _down(test: Callable[..., Array]) -> Callable[..., Array]:
+    """The test of pixels [W, H] instead of [H, W], of the same numbers: one a column, [W], or one for all."""
+    return lambda *values: test(*(value[..., None] for value in values))
 
 
 def _flat(scene: Scene, linear, image_size, mask: int) -> dict[str, list[Array]]:
@@ -87,9 +108,8 @@ def _flat(scene: Scene, linear, image_size, mask: int) -> dict[str, list[Array]]
     return tables
 
 
-def _upright_test(tables, image_size, mask: int):
+def _upright_test(tables, row, image_size, mask: int):
     """Of upright facets the test, which each column shows, and what `columns.Many.read` does."""
-    _, row = pixels(image_size)
 
     def test(key, middle, half):
         return jnp.where(jnp.abs(row - middle) < half, key, 0)
@@ -106,9 +126,8 @@ def _upright_test(tables, image_size, mask: int):
     return test, present, read
 
 
-def _lying_test(tables, image_size, mask: int):
+def _lying_test(tables, row, image_size, mask: int):
     """The same of lying facets."""
-    _, row = pixels(image_size)
     begin, end, *same = tables
 
     def test(begin, end, w, by_row, number):
@@ -129,9 +148,9 @@ def _lying_test(tables, image_size, mask: int):
 _TESTS = {"upright": _upright_test, "lying": _lying_test}
 
 
-def _many_cones(cones: Rounds, functions, image_size, mask: int, first: int) -> Many:
-    """Cones, whose numbers begin at `first`."""
-    column, row = pixels(image_size)
+def _cone_test(cones: Rounds, functions, row, image_size, mask: int, first: int):
+    """The same of cones, whose numbers begin at `first`."""
+    column, _ = pixels(image_size)
     function, inverse_c = functions
     of_pixel, by_row = (3, 4, 5, 6), (3, 5, 6)  # which functions `meet_cone` needs, and which change with the row
 
@@ -146,6 +165,9 @@ def _many_cones(cones: Rounds, functions, image_size, mask: int, first: int) -> 
 
         return key_of(*meet_cone(at, inverse_c, below, above), number, mask)
 
+    def present():
+        return _may_show(cones, functions, column)
+
     def read(number):
         place = jnp.maximum(number, 0)
         inverse, below, above = (rows_at(values, place) for values in (inverse_c, cones.below, cones.above))
@@ -153,7 +175,7 @@ def _many_cones(cones: Rounds, functions, image_size, mask: int, first: int) -> 
         slopes = (rows_at(function[:, i, 2], place) for i in by_row)
         return first + place, jnp.where(number < 0, 0.0, inverse), below, above, *own, *slopes
 
-    return Many(_may_show(cones, functions, column), read, test, AT_ONCE["cones"])
+    return test, present, read
 
 
 def _may_show(cones: Rounds, functions, column: Float[Array, "1 w"]) -> Bool[Array, "r w"]:

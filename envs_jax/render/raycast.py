@@ -202,7 +202,7 @@ def _view(scene: Scene, camera: Camera, image_size, level: bool) -> _View:
         best = level_keys(scene, linear, rounds, functions, image_size, mask)
     else:
         best = pixel_keys(linear, image_size, mask)
-        best = jnp.maximum(best, round_keys(rounds, functions, image_size, mask, first=flat))
+        best = jnp.maximum(best, round_keys(rounds, functions, *pixels(image_size), mask, first=flat))
     return _View(facets=facets, linear=linear, rounds=rounds, number=_once(best & mask))
 
 
@@ -217,10 +217,11 @@ def _once(number: Int[Array, "h w"]) -> Int[Array, "h w"]:
     """The same numbers, 0 to 4095, such that XLA keeps them instead of searching again for each of their uses.
 
     On CPU it drops barriers before it fuses, and would search anew, not vectorised, within every read from a
-    table. What it never repeats is a square root, or a division.
+    table. What it never repeats is a square root, or a division. On GPU it would turn all that is made of numbers
+    found column by column; in one line they have but one order.
     """
     number = (jnp.sqrt((number * number).astype(jnp.float32)) + 0.5).astype(jnp.int32)
-    return jax.lax.optimization_barrier(number)
+    return jax.lax.optimization_barrier(number.reshape(-1)).reshape(number.shape)
 
 
 @struct.dataclass

@@ -55,12 +55,13 @@ def pixel_keys(linear: Float[Array, "f 3 3"], image_size: tuple[int, int], mask:
 def round_keys(
     rounds: Rounds,
     functions: tuple[Float[Array, "r 8 3"], Float[Array, " r"]],
-    image_size: tuple[int, int],
+    column: Float[Array, "..."],
+    row: Float[Array, "..."],
     mask: int,
     first: int,
-) -> Int[Array, "h w"]:
-    """The nearest ball or cone of each pixel, any camera; their numbers begin at `first`."""
-    column, row = pixels(image_size)
+) -> Int[Array, "..."]:
+    """The nearest ball or cone of the pixels of columns and rows, any camera; their numbers begin at `first`."""
+    shape = jnp.broadcast_shapes(column.shape, row.shape)
     split = rounds.balls
 
     def at(function):
@@ -74,18 +75,20 @@ def round_keys(
 
     function, inverse_c = functions
     numbers = np.arange(first, first + len(rounds.gain), dtype=np.int32)
-    balls = search_all(image_size, ball, function[:split], inverse_c[:split], numbers[:split])
+    balls = search_all(shape, ball, function[:split], inverse_c[:split], numbers[:split])
     cones = (x[split:] for x in (function, inverse_c, rounds.below, rounds.above, numbers))
-    return jnp.maximum(balls, search_all(image_size, cone, *cones))
+    return jnp.maximum(balls, search_all(shape, cone, *cones))
 
 
-def search_all(image_size, test: Callable[..., Array], *tables: Array | np.ndarray) -> Int[Array, "h w"]:
-    """The largest of `test(*rows)` over the rows of tables [N, ...], 0 if none is positive.
+def search_all(
+    shape: tuple[int, ...], test: Callable[..., Array], *tables: Array | np.ndarray
+) -> Int[Array, "..."]:
+    """The largest of `test(*rows)`, of a shape, over the rows of tables [N, ...], 0 if none is positive.
 
     Tables are filled up with zeros, of which a test must give 0.
     """
     count = len(tables[0])
-    best = jnp.zeros(image_size, jnp.int32)
+    best = jnp.zeros(shape, jnp.int32)
     if count <= _GROUP:
         for k in range(count):
             best = jnp.maximum(best, test(*(table[k] for table in tables)))

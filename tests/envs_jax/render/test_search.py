@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs_jax.render import raycast
+from envs_jax.render import level, raycast
 from envs_jax.render.scene import (
     Balls,
     Boxes,
@@ -163,6 +163,19 @@ def test_a_level_camera_finds_the_same_once_a_column(both):
 def test_more_walls_than_one_group_are_scanned_by_both(both):
     pair = both(random_scene(3, 150, shapes=False), random_camera(5))
     assert agree(pair).mean() > 0.999
+
+
+@pytest.mark.parametrize("most", (0, 1000))
+@pytest.mark.parametrize("size", (SIZE, (7, 5), (1, 3)))
+def test_it_is_the_same_whether_pixels_lie_by_columns_or_by_rows(monkeypatch, most, size):
+    """Bit for bit, with a column's own surfaces first and with all."""
+    monkeypatch.setattr(level, "MOST", dict.fromkeys(level.MOST, most))
+    scene, camera = jax.tree.map(jnp.asarray, (random_scene(2, 12), random_camera(2)))
+    hits = []
+    for least in (0, 10_000):
+        monkeypatch.setattr(level, "DOWN", least)
+        hits.append(jax.jit(lambda scene, camera: raycast.trace(scene, camera, size, level=True))(scene, camera))
+    jax.tree.map(np.testing.assert_array_equal, *hits)
 
 
 def test_walls_alike_are_grouped_by_height_and_only_around_the_eye():
