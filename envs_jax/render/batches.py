@@ -32,13 +32,9 @@ def few_at_once(draw: Callable[..., Array], pixels: int) -> Callable[..., Array]
         at_once = jax.vmap(draw, in_axes=jax.tree.map(lambda each: 0 if each else None, batched))
         turns = -(-worlds * pixels // (PIXELS * (os.cpu_count() or 1)))
         # Worlds that lie on several devices stay there.
-        if turns == 1 or jax.sharding.get_abstract_mesh().size > 1:
+        if turns == 1 or jax.default_backend() != "cpu" or jax.sharding.get_abstract_mesh().size > 1:
             return at_once(*given), True
-
-        def in_turns(*given):
-            return _in_turns(at_once, worlds, min(turns, worlds), batched, given)
-
-        return jax.lax.platform_dependent(*given, cpu=in_turns, default=at_once), True
+        return _in_turns(at_once, worlds, min(turns, worlds), batched, given), True
 
     return drawn
 
