@@ -113,7 +113,7 @@ def look(name: str, key: PRNGKeyArray) -> Card:
     shown = np.unique(np.linspace(0, steps, min(steps + 1, FRAMES)).astype(int))
     padded = np.concatenate([shown, np.full(FRAMES - len(shown), shown[-1])])  # one shape, whatever the length
     frames = jax.jit(jax.vmap(world.render))(jax.tree.map(lambda leaf: leaf[padded], states))
-    said = np.asarray(world.explain(jax.tree.map(lambda leaf: leaf[0], states)))
+    said = np.asarray(jax.jit(world.explain)(jax.tree.map(lambda leaf: leaf[0], states)))
     return Card(
         world=world,
         # None is said where the task decides: then what it has decided.
