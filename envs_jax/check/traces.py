@@ -139,14 +139,14 @@ def _traced(world: World, name: str, call: Callable[[], Any]) -> Any:
     return result
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
+def equations(jaxpr: Any) -> Iterator[Any]:
     """All equations of a jaxpr and of the jaxprs within it."""
     for equation in jaxpr.eqns:
         yield equation
         for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                yield from _equations(inner)
+                yield from equations(inner)
 
 
 def check_no_callbacks(world: World, key: jax.Array) -> None:
@@ -154,7 +154,7 @@ def check_no_callbacks(world: World, key: jax.Array) -> None:
     state = jax.eval_shape(world.reset, key)
     for name, method in methods_of(world).items():
         jaxpr = jax.make_jaxpr(method)(state, jax.ShapeDtypeStruct(action_shape(world), jnp.int32), key)
-        for equation in _equations(jaxpr.jaxpr):
+        for equation in equations(jaxpr.jaxpr):
             primitive = equation.primitive.name
             host = any(word in primitive for word in ("callback", "debug_print", "infeed", "outfeed"))
             require(not host, f"{name} goes through the host: its jaxpr holds {primitive}")

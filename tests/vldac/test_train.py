@@ -1,4 +1,4 @@
-"""An iteration: one program without the host, which learns, and which does what its settings say."""
+"""An iteration: it needs no host, it learns, and it does what its settings say."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envs_jax.check.traces import equations
 from vldac import learning, train
 from vldac.algorithms.vl_dac import VLDACConfig
 from vldac.params import init_params
@@ -55,15 +56,6 @@ def usual(make):
     """A setup and its compiled iteration, which most tests share; what is donated to it is a copy of a state."""
     setup = make()
     return setup, lambda setup, state: train.jit_iteration(setup, jax.tree.map(jnp.copy, state))
-
-
-def equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from equations(inner)
 
 
 def test_nothing_goes_through_the_host(usual, begin):

@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import assert_equal
 from jaxtyping import PyTree
 
-from vldac.checkpoint.folder import META_FILE, SUMS_FILE, demand_room, fault_of, files, sha256, sync, sync_one
+from vldac.checkpoint.folder import META_FILE, SUMS_FILE, demand_room, fault_of, files, sha256
 from vldac.checkpoint.leaves import (
     blank,
     copy_to_host,
@@ -33,6 +33,7 @@ from vldac.checkpoint.leaves import (
     restored_like,
     whole,
 )
+from vldac.disk import sync, sync_all
 from vldac.metrics import RunFileError
 
 STATE_FOLDER = "state"
@@ -221,12 +222,12 @@ class Checkpointer:
                 (partial / META_FILE).write_text(meta, encoding="utf-8")
                 sums = "".join(f"{sha256(partial / file)}  {file}\n" for file in files(partial))
                 (partial / SUMS_FILE).write_text(sums, encoding="utf-8")
-                sync(partial)
+                sync_all(partial)
                 os.rename(partial, path)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
                 raise
-            sync_one(self.folder)
+            sync(self.folder)
         self._whole[path] = True
         with _as_checkpoint_error("clear up", self.folder):
             self._prune()

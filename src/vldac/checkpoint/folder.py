@@ -1,4 +1,4 @@
-"""The files of one checkpoint: their sums, what is wrong with them, and that they outlive a loss of power."""
+"""The files of one checkpoint: their sums, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -48,22 +48,6 @@ def fault_of(path: Path) -> str | None:
     except UnicodeDecodeError:
         return f"{SUMS_FILE} is damaged"
     return None
-
-
-def sync(folder: Path) -> None:
-    """Makes a folder and all below survive a loss of power."""
-    for path in folder.rglob("*"):
-        sync_one(path)
-    sync_one(folder)
-
-
-def sync_one(path: Path) -> None:
-    """The same of one file or folder, without what is below."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def demand_room(folder: Path, size: int) -> None:

@@ -32,6 +32,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 from safetensors.numpy import load_file
 
+from vldac.disk import sync
 from vldac.models import hf
 from vldac.models.families import VLMConfig, model_class
 from vldac.models.lora import LoRAConfig
@@ -89,9 +90,9 @@ def whole(target: Path) -> Iterator[Path]:
         partial.mkdir()
         yield partial
         for path in [*partial.rglob("*"), partial]:
-            _sync(path)
+            sync(path)
         os.rename(partial, target)
-        _sync(target.parent)
+        sync(target.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
         raise
@@ -480,12 +481,3 @@ def _demand_room(folder: Path, size: int) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    """Makes a file or folder survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
