@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -379,7 +380,11 @@ def _noise(observation: Observation, key: PRNGKeyArray) -> Observation:
 
 
 def _full(setup: train.Setup, state: train.TrainState, key: PRNGKeyArray) -> Trajectory:
-    """A trajectory of noise: every answer of full length, every step valid. Nothing is compiled for it."""
+    """A trajectory of noise: every answer of full length, every step valid. Nothing is compiled for it.
+
+    Rewards are noise as well, and tokens as probable as any: gradients of zeros would take a device less power,
+    and less time, than those of a run.
+    """
 
     def gather(state, key):
         return rollout(setup.policy, setup.world, state.policy_params, state.lanes, key, setup.rollout)[1]
@@ -389,7 +394,12 @@ def _full(setup: train.Setup, state: train.TrainState, key: PRNGKeyArray) -> Tra
     tokens = jax.random.randint(key, response.tokens.shape, 0, setup.policy.vocabulary.size, jnp.int32)
     return empty.replace(
         observation=_noise(empty.observation, key),
-        response=response.replace(tokens=tokens, mask=jnp.ones_like(response.mask)),
+        response=response.replace(
+            tokens=tokens,
+            mask=jnp.ones_like(response.mask),
+            log_probs=jnp.full_like(response.log_probs, -math.log(setup.policy.vocabulary.size)),
+        ),
+        reward=jax.random.normal(key, empty.reward.shape),
         valid=jnp.ones_like(empty.valid),
     )
 

@@ -41,7 +41,7 @@ class Scores:
 
     Attributes:
       log_probs: float32[B, N], 0 where the token mask is false.
-      entropy: float32[B, N], of the distribution each token was drawn from; 0 where masked.
+      entropy: float32[B, N], of the distribution each token was drawn from; 0 where masked. Not differentiable.
       value: float32[B].
     """
 

@@ -24,7 +24,8 @@ from vldac.models import VLMConfig
 from vldac.models.attention import has_kernel
 from vldac.models.decoder import RESIDUAL
 from vldac.models.lora import trains_vision
-from vldac.policy import LOGITS_BYTES, images_at_once, logits_rows
+from vldac.policy import images_at_once
+from vldac.scoring import LOGITS_BYTES, logits_rows
 from vldac.state import Setup, TrainState
 
 GIB = 2**30

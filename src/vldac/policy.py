@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key, PRNGKeyArray, UIn
 
 from envs_jax import World
 from envs_jax.world import slots_of
+from vldac import scoring
 from vldac.answers import Answers, Prepared, Response, Scores, Sight
 from vldac.lanes import Observation
 from vldac.mesh import batch_ways, shard_batch
@@ -34,9 +35,7 @@ from vldac.text.grammar import ActionGrammar
 from vldac.text.prompt import Prompt
 from vldac.text.tokenizer import Vocabulary, vocabulary
 
-LOGITS_BYTES = 2**29  # of float32 logits that the training pass holds at a time
 VISION_BYTES = 2**32  # of a vision tower's intermediates that are held at a time
-BANNED = -1e30  # logit of a token that can not be sampled; finite, so that no NaN arises from inf - inf
 
 
 @dataclass(frozen=True)
@@ -374,20 +373,16 @@ class Policy:
     ) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
         """(log-probability of each token, entropy of the distribution that it was drawn from).
 
-        A row of logits is as long as the vocabulary, so no more than `LOGITS_BYTES` of them are ever held: chunk
-        after chunk of answer tokens, each computed again in the backward pass.
+        Chunk after chunk of answer tokens, so that there are never more logits than `scoring.LOGITS_BYTES`.
         """
+        weight = model.unembedding()
 
-        def score(hidden, token, state, left):
-            log_probs = jax.nn.log_softmax(self._mask_logits(model.logits(hidden), state, left))
-            chosen = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
-            return chosen, -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+        def of_chunk(hidden, tokens, states, left):
+            allowed = self.grammar.allowed(states, left)
+            return scoring.score(hidden, weight, tokens, allowed, self.config.temperature)
 
         rows = tokens.size
-        chunk = logits_rows(self.vocabulary.size)
-        if rows <= chunk:
-            return score(hidden, tokens, states, left)
-        chunks = -(-rows // chunk)
+        chunks = -(-rows // scoring.logits_rows(self.vocabulary.size))
         chunk = -(-rows // chunks)  # as even as they come: fewer rows of padding
         chunk = -(-chunk // batch_ways()) * batch_ways()  # each device scores its share of every chunk
 
@@ -396,9 +391,13 @@ class Policy:
             x = jnp.pad(x, ((0, chunks * chunk - rows), *[(0, 0)] * (x.ndim - 1)))
             return shard_batch(x.reshape(chunks, chunk, *x.shape[1:]), axis=1)
 
-        results = jax.lax.map(
-            lambda part: jax.checkpoint(score)(*part), tuple(map(cut, (hidden, tokens, states, left)))
-        )
+        parts = tuple(map(cut, (hidden.astype(weight.dtype), tokens, states, left)))
+        if chunks == 1:
+            results = of_chunk(*(x[0] for x in parts))
+        else:
+            if self.adapted is None:  # the unembedding learns, too: for that a chunk is computed once more
+                of_chunk = jax.checkpoint(of_chunk)
+            results = jax.lax.map(lambda part: of_chunk(*part), parts)
         return tuple(x.reshape(-1)[:rows].reshape(tokens.shape) for x in results)
 
     def _model(self, params: Any, dropout_key: PRNGKeyArray | None = None) -> VLM:
@@ -415,9 +414,9 @@ class Policy:
     def _mask_logits(
         self, logits: Float[Array, "*b v"], states: Array, tokens_left: Array
     ) -> Float[Array, "*b v"]:
-        """Logits at the policy's temperature, `BANNED` where a token can not be sampled."""
+        """Logits at the policy's temperature, `scoring.BANNED` where a token can not be sampled."""
         allowed = self.grammar.allowed(states, tokens_left)
-        return jnp.where(allowed, logits / self.config.temperature, BANNED)
+        return jnp.where(allowed, logits / self.config.temperature, scoring.BANNED)
 
     def _prefix(self, model: VLM) -> KVCache:
         """Keys and values of the static text, for all lanes."""
@@ -459,8 +458,3 @@ class Policy:
 def images_at_once(work: TowerWork, images: int, dtype: DTypeLike) -> int:
     """The largest divisor of `images` that a vision tower can take within `VISION_BYTES`; at least 1."""
     return part_size(images, VISION_BYTES // work.image_bytes(jnp.dtype(dtype).itemsize))
-
-
-def logits_rows(vocab_size: int) -> int:
-    """Answer tokens whose logits the training pass holds at a time."""
-    return max(1, LOGITS_BYTES // (4 * vocab_size))

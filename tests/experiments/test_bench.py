@@ -163,8 +163,6 @@ def test_an_update_needs_the_products_that_its_program_has(parts, monkeypatch):
     found = forward + both - 2 * pixels(parts, lanes * images) - 2 * lanes * sizes.critic
     attention = sum(stage.flops for stage in stages if "attention" in stage.name)
     towers = (1 + (3 if sizes.in_full else 1)) * lanes * images * sizes.tower_pairs
-    if not sizes.in_full:  # the unembedding's gradient is in the trace, and the compiler drops it
-        found -= 2 * lanes * length * sizes.unembedding
     # Nothing asks for the gradient of pixels, or of what the critic reads; that much less is in the program.
     patches = lanes * images * sizes.patches
     embed = parts.model_config.vision

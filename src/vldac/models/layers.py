@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from vldac.mesh import shard_batch
+from vldac.mesh import cuts_weights, shard_batch
 
 Remat = Literal["none", "dots", "full"]
 # Stacks of so few layers are unrolled: no intermediate is copied into a stacked buffer and out of it again, and
@@ -59,17 +59,23 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         x = x.astype(self.dtype)
-        y = times(x, self.weight[...].astype(self.dtype))
-        if self.bias is not None:
-            y = y + self.bias[...].astype(self.dtype)
-        return y if self.lora_A is None else y + self._adapter(x)
+        weight = self.weight[...].astype(self.dtype)
+        if self.lora_A is None:
+            y = times(x, weight)
+        else:
+            low = self.lora_A[...].astype(self.dtype)
+            up = (self.lora_B[...] * self.lora_scale).astype(self.dtype)
+            if self.lora_key is not None or cuts_weights():  # other inputs; parts that are not to be moved about
+                y = times(x, weight) + times(times(self._drop(x), low), up)
+            else:
+                y = times_adapted(x, weight, low, up)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
-    def _adapter(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        if self.lora_key is not None:
-            kept = jax.random.bernoulli(self.lora_key[...], 1.0 - self.lora_dropout, x.shape)
-            x = jnp.where(kept, x / (1.0 - self.lora_dropout), 0)
-        low = times(x, self.lora_A[...].astype(self.dtype))
-        return times(low, self.lora_B[...].astype(self.dtype)) * self.lora_scale
+    def _drop(self, x: Float[Array, "*b i"]) -> Float[Array, "*b i"]:
+        if self.lora_key is None:
+            return x
+        kept = jax.random.bernoulli(self.lora_key[...], 1.0 - self.lora_dropout, x.shape)
+        return jnp.where(kept, x / (1.0 - self.lora_dropout), 0)
 
 
 def times(
@@ -82,6 +88,65 @@ def times(
     """
     y = jnp.einsum("ni,oi->no", x.reshape(-1, x.shape[-1]), weight, preferred_element_type=dtype)
     return y.reshape(*x.shape[:-1], -1)
+
+
+def times_adapted(
+    x: Float[Array, "*b i"], weight: Float[Array, "o i"], low: Float[Array, "r i"], up: Float[Array, "o r"]
+) -> Float[Array, "*b o"]:
+    """x W^T + (x A^T) B^T, with A = `low` and B = `up`, as few passes over what is wide as there can be.
+
+    A product with B is narrow work and a wide result, which then has to be added: in a large model's update that
+    takes a tenth of the time. So whichever of input and output is wider is written, or read, by one product:
+
+        out > in:   y  = [x | x A^T] [W | B]^T           the sum is the product's own
+        in >= out:  dx = [dy | dy B] [W above A]         and x A^T comes with x W^T
+    """
+    return _times_adapted(x.reshape(-1, x.shape[-1]), weight, low, up).reshape(*x.shape[:-1], -1)
+
+
+@jax.custom_vjp
+def _times_adapted(x, weight, low, up):
+    return _adapted(x, weight, low, up)[0]
+
+
+def _adapted(x, weight, low, up):
+    """(y, x A^T)."""
+    outputs, inputs = weight.shape
+    if outputs > inputs:
+        narrow = times(x, low)
+        joined = jnp.concatenate([weight, up], axis=1)
+        return times(jnp.concatenate([x, narrow], axis=1), joined), narrow
+    both = times(x, jnp.concatenate([weight, low]))
+    y, narrow = both[:, :outputs], both[:, outputs:]
+    return y + times(narrow, up), narrow
+
+
+def _adapted_forward(x, weight, low, up):
+    learns_weight = weight.perturbed
+    x, weight, low, up = (argument.value for argument in (x, weight, low, up))
+    y, narrow = _adapted(x, weight, low, up)
+    return y, (x, weight, low, up, narrow, (x,) if learns_weight else ())
+
+
+def _adapted_backward(kept, gradient):
+    x, weight, low, up, narrow, for_weight = kept
+    outputs, inputs = weight.shape
+    if outputs > inputs:
+        both = gradient @ jnp.concatenate([weight, up], axis=1)
+        into_x, into_narrow = both[:, :inputs], both[:, inputs:]
+        into_x = into_x + into_narrow @ low
+    else:
+        into_narrow = gradient @ up
+        into_x = jnp.concatenate([gradient, into_narrow], axis=1) @ jnp.concatenate([weight, low])
+
+    def towards(y, x):
+        return jnp.einsum("no,ni->oi", y, x)
+
+    into_weight = towards(gradient, *for_weight) if for_weight else None  # frozen, as a rule
+    return into_x, into_weight, towards(into_narrow, x), towards(gradient, narrow)
+
+
+_times_adapted.defvjp(_adapted_forward, _adapted_backward, symbolic_zeros=True)
 
 
 class Embedding(nnx.Module):
@@ -105,31 +170,7 @@ class Embedding(nnx.Module):
 
     def attend(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """Logits in float32: the products' own accumulator, never rounded to `dtype`."""
-        return _unembed(hidden.astype(self.dtype), self.weight[...].astype(self.dtype))
-
-
-@jax.custom_vjp
-def _unembed(hidden: Float[Array, "*b d"], weight: Float[Array, "v d"]) -> Float[Array, "*b v"]:
-    """Products in float32 of what is less, whose derivatives are products of what is less, too.
-
-    Left to itself, a float32 result has float32 derivatives: the longest products of the backward pass would run
-    at a fraction of the device's rate, for a factor that is rounded in every other layer.
-    """
-    return times(hidden, weight, jnp.float32)
-
-
-def _unembed_forward(hidden, weight):
-    return _unembed(hidden, weight), (hidden, weight)
-
-
-def _unembed_backward(kept, gradient):
-    hidden, weight = kept
-    gradient = gradient.astype(hidden.dtype)
-    rows, hidden_rows = (x.reshape(-1, x.shape[-1]) for x in (gradient, hidden))
-    return jnp.einsum("nv,vd->nd", rows, weight).reshape(hidden.shape), jnp.einsum("nv,nd->vd", rows, hidden_rows)
-
-
-_unembed.defvjp(_unembed_forward, _unembed_backward)
+        return times(hidden.astype(self.dtype), self.weight[...].astype(self.dtype), jnp.float32)
 
 
 class RMSNorm(nnx.Module):

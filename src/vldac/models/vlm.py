@@ -140,5 +140,12 @@ class VLM(nnx.Module):
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """Unnormalised log-probabilities of the next token, float32, padding rows of the vocabulary included."""
-        head = self.language_model.embed_tokens if self.lm_head is None else self.lm_head
-        return head.attend(hidden)
+        return self._head.attend(hidden)
+
+    def unembedding(self) -> Float[Array, "v d"]:
+        """The matrix behind `logits`, in the dtype of the computation."""
+        return self._head.weight[...].astype(self._head.dtype)
+
+    @property
+    def _head(self) -> Embedding:
+        return self.language_model.embed_tokens if self.lm_head is None else self.lm_head

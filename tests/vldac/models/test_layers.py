@@ -11,7 +11,19 @@ from flax import nnx
 from transformers.activations import ACT2FN
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLRMSNorm
 
-from vldac.models.layers import Embedding, LayerNorm, Linear, RMSNorm, quick_gelu, scan_stack, stack, unstack
+from envs_jax.check.traces import equations
+from vldac.models.layers import (
+    Embedding,
+    LayerNorm,
+    Linear,
+    LoRAParam,
+    RMSNorm,
+    quick_gelu,
+    scan_stack,
+    stack,
+    times_adapted,
+    unstack,
+)
 
 
 def copy_parameters(ours, theirs):
@@ -115,25 +127,45 @@ def test_unknown_remat_is_refused():
         scan_stack(make_stack(), lambda layer, x, _: (layer(x), None), jnp.ones(4), remat="some")
 
 
+@pytest.mark.parametrize("outputs, inputs", [(24, 8), (8, 24), (8, 8)], ids=["widens", "narrows", "square"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_the_derivatives_of_logits_are_products_of_the_computations_dtype(dtype):
-    embedding = Embedding(7, 4, std=0.5, rngs=nnx.Rngs(0), dtype=dtype)
-    graphdef, params = nnx.split(embedding)
-    hidden = jax.random.normal(jax.random.key(1), (3, 4)).astype(dtype)
-    towards = jax.random.normal(jax.random.key(2), (3, 7))
+def test_an_adapted_product_and_its_derivatives_are_those_of_two_products(rng, outputs, inputs, dtype):
+    shapes = (2, 5, inputs), (outputs, inputs), (3, inputs), (outputs, 3)
+    arguments = tuple(jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
+    towards = jnp.asarray(rng.normal(size=(2, 5, outputs)), dtype)
 
-    def loss(params, hidden, attend):
-        return (attend(nnx.merge(graphdef, params), hidden) * towards).sum()
+    def plainly(x, weight, low, up):
+        return x @ weight.T + (x @ low.T) @ up.T
 
-    def plainly(embedding, hidden):
-        return hidden.astype(jnp.float32) @ embedding.weight[...].astype(dtype).astype(jnp.float32).T
+    def value_and_grads(function, arguments):
+        loss = lambda *arguments: (function(*arguments) * towards).astype(jnp.float32).sum()  # noqa: E731
+        return function(*arguments), jax.grad(loss, argnums=(0, 1, 2, 3))(*arguments)
 
-    both = jax.grad(loss, argnums=(0, 1))
-    ours, plain = both(params, hidden, Embedding.attend), both(params, hidden, plainly)
-    tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), atol=tolerance, rtol=tolerance)
-    products = str(jax.make_jaxpr(lambda p, h: both(p, h, Embedding.attend))(params, hidden))
-    kinds = {line.split(":")[1].split("[")[0] for line in products.splitlines() if "dot_general" in line}
-    assert kinds == {"f32"} if dtype == jnp.float32 else kinds == {"f32", "bf16"}
+    ours = jax.jit(lambda arguments: value_and_grads(times_adapted, arguments))(arguments)
+    exact = value_and_grads(plainly, tuple(x.astype(jnp.float32) for x in arguments))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True):
+        assert a.dtype == dtype and a.shape == b.shape
+        tolerance = 1e-5 if dtype == jnp.float32 else 0.02 * float(jnp.abs(b).max())
+        np.testing.assert_allclose(a.astype(jnp.float32), b, atol=tolerance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("outputs, inputs", [(24, 8), (8, 24)])
+def test_nothing_wide_is_written_twice_for_an_adapter(outputs, inputs):
+    """Products of 24 columns: one forward where the output is as wide, one backward where the input is."""
+    x, weight, low, up = (jnp.ones(shape) for shape in ((5, inputs), (outputs, inputs), (3, inputs), (outputs, 3)))
+    gradients = jax.grad(lambda x, low, up: times_adapted(x, weight, low, up).sum(), argnums=(0, 1, 2))
+    found = equations(jax.jit(gradients).trace(x, low, up).jaxpr.jaxpr)
+    shapes = [e.outvars[0].aval.shape for e in found if e.primitive.name in ("dot_general", "add")]
+    assert shapes.count((5, 24)) == 1
+
+
+def test_an_adapted_layer_with_a_bias_adds_everything(rng):
+    layer = Linear(6, 4, bias=True, std=0.5, rngs=nnx.Rngs(0))
+    layer.bias[...] = jnp.arange(4.0)
+    plain = nnx.clone(layer)
+    low, up = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, 6), (4, 2)))
+    layer.lora_A, layer.lora_B = LoRAParam(low), LoRAParam(up)
+    layer.lora_scale = 3.0
+    x = jnp.asarray(rng.normal(size=(5, 6)), jnp.float32)
+    expected = plain(x) + 3.0 * (x @ low.T) @ up.T
+    np.testing.assert_allclose(layer(x), expected, atol=1e-5)

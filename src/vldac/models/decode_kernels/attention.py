@@ -124,13 +124,12 @@ def _nothing(rows: int, width: int):
 
 
 def _through(q, key_ref, value_ref, seen_ref, filled, state, scale):
-    """The state after slots 0 ... filled - 1, a block of them at a time."""
-    slots = key_ref.shape[0]
+    """The state after slots 0 ... filled - 1, a block of them at a time; none behind them is loaded."""
 
     def block(number, state):
         sums, peak, total = state
         at = number * BLOCK + jnp.arange(BLOCK)
-        here, there = pl.ds(number * BLOCK, BLOCK), at < slots
+        here, there = pl.ds(number * BLOCK, BLOCK), at < filled
         key = triton.load(key_ref.at[here, :], mask=there[:, None], other=0.0)
         value = triton.load(value_ref.at[here, :], mask=there[:, None], other=0.0)
         visible = there
@@ -143,5 +142,5 @@ def _through(q, key_ref, value_ref, seen_ref, filled, state, scale):
         weighted = triton.dot(weights.astype(value.dtype), value)
         return sums * shrink[:, None] + weighted, new_peak, total * shrink + weights.sum(axis=1)
 
-    blocks = jax.lax.div(filled + (BLOCK - 1), BLOCK) if seen_ref is not None else pl.cdiv(slots, BLOCK)
+    blocks = pl.cdiv(filled, BLOCK) if seen_ref is None else jax.lax.div(filled + (BLOCK - 1), BLOCK)
     return jax.lax.fori_loop(0, blocks, block, state)
