@@ -53,15 +53,15 @@ def score(
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _score(hidden, weight, tokens, allowed, temperature):
-    return _sums(_logits(hidden, weight, allowed, temperature), tokens)[:2]
+    return _sums(_logits(hidden, weight, temperature), tokens, allowed)[:2]
 
 
 def _forward(hidden, weight, tokens, allowed, temperature):
     learns_weight = weight.perturbed
     hidden, weight, tokens, allowed = (x.value for x in (hidden, weight, tokens, allowed))
-    logits = _logits(hidden, weight, allowed, temperature)
-    log_probs, entropy, log_total = _sums(logits, tokens)
-    slope = _slope(logits, log_total, tokens, allowed, temperature).astype(hidden.dtype)
+    logits = _logits(hidden, weight, temperature)
+    log_probs, entropy, log_total = _sums(logits, tokens, allowed)
+    slope = (_slope(logits, log_total, tokens, allowed) / temperature).astype(hidden.dtype)
     if learns_weight:  # its derivative adds up rows, each times what is not known yet
         return (log_probs, entropy), (hidden, weight, slope)
     return (log_probs, entropy), (jnp.einsum("nv,vd->nd", slope, weight),)
@@ -82,29 +82,33 @@ def _backward(temperature, kept, gradients):
 _score.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _logits(hidden, weight, allowed, temperature):
-    return jnp.where(allowed, times(hidden, weight, jnp.float32) / temperature, BANNED)
+# Below, what is not allowed is left out of each sum by itself. Masked logits that all of them share would be
+# written to memory and read again, which takes as long as three of the sums.
 
 
-def _sums(logits, tokens):
+def _logits(hidden, weight, temperature):
+    return times(hidden, weight, jnp.float32) / temperature
+
+
+def _sums(logits, tokens, allowed):
     """(log-probability of each token, entropy, log of the sum of exponentials)."""
-    peak = logits.max(axis=1)
-    weights = jnp.exp(logits - peak[:, None])
+    peak = jnp.where(allowed, logits, BANNED).max(axis=1)
+    weights = jnp.where(allowed, jnp.exp(logits - peak[:, None]), 0.0)
     total = weights.sum(axis=1)
-    # A sum and not a lookup: it is taken in the same pass over the logits as the other two.
-    chosen = jnp.where(_is(tokens, logits), logits, 0.0).sum(axis=1)
     log_total = peak + jnp.log(total)
     entropy = log_total - (weights * logits).sum(axis=1) / total
+    # Sums and not lookups: they are taken in the same pass over the logits as the other two.
+    token = _is(tokens, logits)
+    chosen = jnp.where((token & allowed).any(axis=1), jnp.where(token, logits, 0.0).sum(axis=1), BANNED)
     return chosen - log_total, entropy, log_total
 
 
-def _slope(logits, log_total, tokens, allowed, temperature):
-    """d log-probability / d logits before the temperature: the token less what was expected.
+def _slope(logits, log_total, tokens, allowed):
+    """d log-probability / d logits: the token less what was expected.
 
     In one piece: for a token that is all but certain the two nearly cancel, which must happen before any rounding.
     """
-    token = _is(tokens, logits) & allowed
-    return (token - jnp.exp(logits - log_total[:, None])) / temperature
+    return jnp.where(allowed, _is(tokens, logits) - jnp.exp(logits - log_total[:, None]), 0.0)
 
 
 def _is(tokens, logits):

@@ -65,7 +65,9 @@ class Linear(nnx.Module):
         else:
             low = self.lora_A[...].astype(self.dtype)
             up = (self.lora_B[...] * self.lora_scale).astype(self.dtype)
-            if self.lora_key is not None or cuts_weights():  # other inputs; parts that are not to be moved about
+            # Not joined: few rows, which save less than it takes; other inputs; parts that stay where they are.
+            few = x.size // x.shape[-1] < min(weight.shape)
+            if few or self.lora_key is not None or cuts_weights():
                 y = times(x, weight) + times(times(self._drop(x), low), up)
             else:
                 y = times_adapted(x, weight, low, up)
