@@ -22,6 +22,7 @@ from experiments.bench.work import Number, Stage, limit, total
 from vldac.metrics import write_atomically
 
 OURS = "vldac"
+_NAME = 70  # characters of a kernel's name that are shown
 # What is counted while something is timed, and what its rate is called in the table.
 COUNTS = {
     "useful_tokens": "useful tok/s",
@@ -132,8 +133,6 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     facts = result["hardware"]
     ceilings = result["ceilings"]
     rates = ", ".join(f"{name} {rate / 1e12:,.3g} TFLOP/s" for name, rate in ceilings["matmul"].items())
-    if ceilings.get("held"):
-        rates += f", {ceilings['held'] / 1e12:,.3g} under a load of seconds"
     lines = [
         result["command"],
         f"{facts['device']}; {result['model']}",
@@ -186,7 +185,7 @@ def _kernels(row: Mapping[str, Any]) -> Table:
         table.add_column(heading, justify="right" if number else "left")
     for kernel in row["kernels"]:
         table.add_row(
-            Text(kernel["name"]),
+            Text(kernel["name"][:_NAME]),  # cuDNN says every argument in it
             _number(kernel["seconds"], 1e3),
             _number(kernel["seconds"] / row["seconds"]["median"]),
             f"{kernel['calls']:,}",

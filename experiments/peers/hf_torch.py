@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +35,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"  # the accelerator's memory is torch's here
 import numpy as np
 
 from experiments.bench import work
-from experiments.bench.ceilings import SIZES, Ceilings, best
+from experiments.bench.ceilings import SIZES, Ceilings, steady
 from experiments.bench.options import Options, parse, parts_of
 from experiments.bench.table import Row, console_of, show, write
 from experiments.build import Parts
@@ -123,14 +124,14 @@ def import_torch(device: str) -> Any:
 
 def measure_ceilings(torch: Any, device: str) -> Ceilings:
     """As `experiments.bench.ceilings.measure`, through torch."""
-    side, size = SIZES["gpu" if device == "cuda" else "cpu"]
-    wait = waiter(torch, device)
+    side, size, seconds = SIZES["gpu" if device == "cuda" else "cpu"]
+    rate = partial(steady, seconds=seconds, wait=waiter(torch, device))
     matmul = {}
     for name in ("bfloat16", "float32"):
         x = torch.randn(side, side, device=device, dtype=getattr(torch, name))
-        matmul[name] = 2 * side**3 / best(torch.matmul, x, x, wait=wait)
+        matmul[name] = 2 * side**3 / rate(torch.matmul, x, x)
     x = torch.zeros(size // 4, device=device)
-    return Ceilings(matmul, 2 * size / best(lambda x: x + 1, x, wait=wait))
+    return Ceilings(matmul, 2 * size / rate(lambda x: x + 1, x))
 
 
 def waiter(torch: Any, device: str) -> Callable[[Any], None]:
