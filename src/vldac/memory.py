@@ -130,7 +130,7 @@ def estimate(
     if policy.config.remat == "none":
         saved = text.num_hidden_layers * per_layer
     elif policy.config.remat == "dots":
-        # An adapter's product is a result of its own, beside that of the layer that it is added to.
+        # Where an adapter's product is not the layer's own (`layers.times_adapted`), it is a result beside it.
         saved = text.num_hidden_layers * (_dots_bytes(text, width) + _adapted_bytes(params, width)) + per_layer
     else:
         saved = text.num_hidden_layers * text.hidden_size * RESIDUAL_BYTES + per_layer
@@ -262,12 +262,11 @@ def _dots_bytes(text: Any, width: int) -> int:
 
 
 def _adapted_bytes(params: Any, width: int) -> int:
-    """Of one token's results of the adapters' products in one decoder layer."""
+    """Of one token's results of the adapters' products in one decoder layer that are added to others."""
     if "adapter" not in params:
         return 0
-    outputs = [
-        leaf.shape[-2]
-        for path, leaf in nnx.to_flat_state(params["adapter"])
-        if path[0] == "language_model" and path[-1] == "lora_B"
-    ]
-    return width * sum(outputs)
+    sizes: dict[tuple[Any, ...], dict[str, int]] = {}
+    for path, leaf in nnx.to_flat_state(params["adapter"]):
+        if path[0] == "language_model":
+            sizes.setdefault(path[:-1], {})[path[-1]] = leaf.shape[-1] if path[-1] == "lora_A" else leaf.shape[-2]
+    return width * sum(size["lora_B"] for size in sizes.values() if size["lora_B"] <= size["lora_A"])
