@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import assert_equal
 from jaxtyping import PyTree
 
-from vldac.checkpoint.folder import META_FILE, SUMS_FILE, demand_room, fault_of, files, sha256
+from vldac.checkpoint.folder import META_FILE, SUMS_FILE, fault_of, files, sha256
 from vldac.checkpoint.leaves import (
     blank,
     copy_to_host,
@@ -33,7 +33,7 @@ from vldac.checkpoint.leaves import (
     restored_like,
     whole,
 )
-from vldac.disk import sync, sync_all
+from vldac.disk import demand_room, sync, sync_all
 from vldac.metrics import RunFileError
 
 STATE_FOLDER = "state"
@@ -215,6 +215,7 @@ class Checkpointer:
             try:
                 partial.mkdir()
                 stored = {name: array for name, array in arrays.items() if array.size}
+                # Asked, because TensorStore's threads print a traceback an array when a disk fills under them.
                 demand_room(partial, sum(array.nbytes + 1024 for array in stored.values()))
                 if stored:  # Orbax takes neither an empty array nor an empty dictionary
                     with _quiet_orbax():

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 
 META_FILE = "meta.json"
@@ -48,9 +45,3 @@ def fault_of(path: Path) -> str | None:
     except UnicodeDecodeError:
         return f"{SUMS_FILE} is damaged"
     return None
-
-
-def demand_room(folder: Path, size: int) -> None:
-    """Asked before, because TensorStore's threads print a traceback an array when a disk fills under them."""
-    if shutil.disk_usage(folder).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

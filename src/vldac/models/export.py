@@ -32,7 +32,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 from safetensors.numpy import load_file
 
-from vldac.disk import sync
+from vldac.disk import demand_room, sync
 from vldac.models import hf
 from vldac.models.families import VLMConfig, model_class
 from vldac.models.lora import LoRAConfig
@@ -134,7 +134,7 @@ def save_model(
     files = _own_files(config, tokenizer) if base is None else _base_config(base)
     tensors = model_tensors(config, params, adapter, scale, dtype)
     size = sum(tensor.nbytes for tensor in tensors)
-    _demand_room(folder.parent, size)
+    demand_room(folder.parent, size)
 
     folder.mkdir()
     _set_dtype(files[CONFIG_FILE], dtype.name)
@@ -198,7 +198,7 @@ def save_adapter(folder: Path, config: VLMConfig, adapter: nnx.State, lora: LoRA
         for part, name in zip(parts, hf.tensor_names(model, path, variable), strict=True):
             tensors[f"base_model.model.{name}.weight"] = part
             modules[name.rpartition(".")[0]] = None
-    _demand_room(folder.parent, sum(tensor.nbytes for tensor in tensors.values()))
+    demand_room(folder.parent, sum(tensor.nbytes for tensor in tensors.values()))
     folder.mkdir()
     write_safetensors(folder / ADAPTER_FILE, _made(tensors))
     _write_json(
@@ -471,12 +471,6 @@ def _pack(tensors: Sequence[PendingTensor], limit: int) -> list[list[PendingTens
         shards[-1].append(tensor)
         size += tensor.nbytes
     return shards
-
-
-def _demand_room(folder: Path, size: int) -> None:
-    """Raises now what would come after minutes of writing."""
-    if shutil.disk_usage(folder).free < size:
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({size / 1e9:.2f} GB are needed)", str(folder))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
