@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from vldac.mesh import cuts_weights, shard_batch
+from vldac.mesh import batch_ways, cuts_weights, shard_batch
 
 Remat = Literal["none", "dots", "full"]
 # Stacks of so few layers are unrolled: no intermediate is copied into a stacked buffer and out of it again, and
@@ -65,8 +65,8 @@ class Linear(nnx.Module):
         else:
             low = self.lora_A[...].astype(self.dtype)
             up = (self.lora_B[...] * self.lora_scale).astype(self.dtype)
-            # Not joined: few rows, which save less than it takes; other inputs; parts that stay where they are.
-            few = x.size // x.shape[-1] < min(weight.shape)
+            # Not joined: few rows a device, which save less than it takes; other inputs; weights in parts.
+            few = x.size // x.shape[-1] < min(weight.shape) * batch_ways()
             if few or self.lora_key is not None or cuts_weights():
                 y = times(x, weight) + times(times(self._drop(x), low), up)
             else:
