@@ -42,7 +42,7 @@ class Ceilings:
 
 
 def measure(platform: str | None = None) -> Ceilings:
-    """Measures both; a few seconds, most of them on a CPU.
+    """Measures both, for seconds.
 
     Args:
       platform: whose sizes are taken; None = those of the device that JAX uses.

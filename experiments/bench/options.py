@@ -58,7 +58,7 @@ class Options:
     original: bool = False
     """Time the original MiniWorld, which draws on the CPU or with OpenGL, on the same `worlds`, too."""
     kernels: int = 0
-    """So many kernels that take longest in a call of each program are listed; 0 = none."""
+    """So many kernels that take longest in one answer, rollout, update or iteration are listed; 0 = none."""
     peer: bool = False
     """Time torch, transformers and peft on the same decode and update, too."""
 
@@ -80,7 +80,8 @@ class Options:
             raise ConfigError(f"numbers is {self.numbers}; accepted: numbers of worlds, 1 or more")
         if any(side < 0 for side in self.image) or (0 in self.image and any(self.image)):
             raise ConfigError(f"image is {self.image}; accepted: two numbers of pixels, 1 or more, or 0 0")
-        if self.json and not Path(self.json).absolute().parent.is_dir():
+        path = Path(self.json).absolute()
+        if self.json and (path.is_dir() or not path.parent.is_dir()):
             raise ConfigError(f"json is {self.json!r}; accepted: a file in a folder that is there")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -443,6 +445,24 @@ def test_the_original_stands_beside_our_frames(tmp_path, traced, monkeypatch, ca
     assert f"{ratio['ratio']:.2f} x miniworld" in capsys.readouterr().out
 
 
+def test_what_the_original_lacks_is_told_before_anything_of_ours_is_timed(traced, monkeypatch, capsys):
+    monkeypatch.setattr(pieces.subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, 2, b""))
+    monkeypatch.setattr(pieces, "measure_worlds", lambda *_: pytest.fail("timed"))
+    assert bench.main(["worlds", *SMALL, "--original"]) == 2
+    assert "original is True; accepted where the line above does not come" in capsys.readouterr().err
+
+
+def test_the_original_is_asked_for_what_it_has():
+    """An option would have to be given to both; what is not MiniWorld's has nothing beside it."""
+    if not importlib.util.find_spec("miniworld") or not (shutil.which("Xvfb") or os.environ.get("DISPLAY")):
+        pytest.skip("the original is not here, or has no display")
+    worlds = ["miniworld/hallway:max_steps=50", "miniworld/nowhere", "cards/number_line"]
+    command = [sys.executable, "-m", "experiments.peers.miniworld_gl", *worlds]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"error: worlds is {' '.join(worlds)}; accepted: tasks of the original" in done.stderr
+
+
 def test_our_names_are_the_originals():
     assert miniworld_gl.original_name("miniworld/one_room_s6_fast") == "MiniWorld-OneRoomS6Fast-v0"
     assert miniworld_gl.original_name("miniworld/t_maze_left") == "MiniWorld-TMazeLeft-v0"
@@ -463,6 +483,7 @@ def test_our_names_are_the_originals():
             ["worlds", "--worlds", "miniworld/*", "nowhere/*"],
             "worlds has 'nowhere/*', which fits none; accepted: ",
         ),
+        (["decode", "--json", str(Path(__file__).parent)], "accepted: a file in a folder that is there"),
         (["worlds", "--image", "0", "80"], "image is (0, 80); accepted"),
         (["worlds", "--world", "miniworld/one_room", "--image", "4", "1"], "image is (4, 1): image_shape"),
         (["worlds", "--peer"], "peer is for decode and update"),
