@@ -134,6 +134,7 @@ def _build(config: RunConfig) -> Parts:
         rollout=config.rollout,
         algorithm=config.algorithm,
         optimizer=config.optimizer,
+        taught=config.imitation.steps > 0,
     )
     writer = AnswerWriter.build(
         world.phrases, world.actions, tokenizer, policy.vocabulary, config.policy.max_tokens, slots_of(world)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from experiments.build import Parts
 from vldac import mesh, train
-from vldac.checkpoint import Checkpointer, CheckpointError, Restored
+from vldac.checkpoint import Checkpointer, CheckpointError, CheckpointMismatch, Restored
 from vldac.models.weights import load_params
 from vldac.params import init_params
 
@@ -65,7 +65,13 @@ def restore_state(parts: Parts, checkpoints: Checkpointer) -> Restored | None:
     )
     with mesh.use(parts.mesh):
         like = mesh.placed(like, like.specs(), parts.mesh)
-        restored = checkpoints.restore(saved_part(like))
+        try:
+            restored = checkpoints.restore(saved_part(like))
+        except CheckpointMismatch:
+            if like.reference is None:
+                raise
+            # Written when a taught adapter was not the reference's yet: the run goes on as it began.
+            restored = checkpoints.restore(saved_part(like.replace(reference=None)))
     if restored is not None and restored.state.frozen is None:
         with mesh.use(parts.mesh):
             state = restored.state.replace(frozen=initial_params(parts)["model"])

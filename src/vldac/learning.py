@@ -56,7 +56,8 @@ def update(
     Returns:
       (params, opt_state, skipped, metrics): skipped updates since the last that was not; metrics are means over
       the updates that were not skipped, but for `logprob_mismatch`, the mean |log ratio| of the first minibatch,
-      where the parameters are still those that acted, and `updates_skipped`, a count.
+      where the parameters are still those that acted (with dropout, of the first microbatch without it),
+      `learning_rate`, the first update's as scheduled, and `updates_skipped`, a count.
     """
     config = setup.optimizer
     transformation = setup.transformation()
@@ -134,11 +135,19 @@ def update(
     keys = jnp.stack(keys), jax.random.split(dropout_key, config.epochs)
     (params, opt_state, skipped), metrics = jax.lax.scan(epoch, carry, keys)
     sound, mismatch = metrics.pop("sound"), metrics.pop("log_ratio_abs")[0, 0]
+    if setup.policy.dropout:  # is meant to differ: what acting and learning compute is compared without it
+        part = jax.tree.map(lambda x: x[:, : microbatch // chunks].reshape(-1, *x.shape[2:]), batch)
+        weights = part.valid / jnp.maximum(part.valid.sum(), 1.0)
+        mismatch = step_loss(setup, state.policy_params, part, weights, actor)[1]["log_ratio_abs"]
     metrics = {  # none sound -> 0/0 -> NaN: there is no such figure
         name: jnp.where(sound, values, 0.0).sum() / sound.sum() for name, values in metrics.items()
     }
     metrics |= critic_metrics
-    metrics |= {"logprob_mismatch": mismatch, "updates_skipped": (~sound).sum().astype(jnp.float32)}
+    metrics |= {
+        "logprob_mismatch": mismatch,
+        "learning_rate": setup.schedule(state.iteration * setup.updates),
+        "updates_skipped": (~sound).sum().astype(jnp.float32),
+    }
     return params, opt_state, skipped, metrics
 
 

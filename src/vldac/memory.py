@@ -109,6 +109,8 @@ def estimate(
         "optimizer": 2 * trained,
         "experience": steps * (frame_bytes + 4 * 4 * answer + (0 if trains_vision(params) else visual_bytes)),
     }
+    if setup.taught and "adapter" in params:
+        throughout["reference adapter"] = size_of(params["adapter"]) // cut
 
     # Rollout: the cache of the context is padded to that of context and answer, so both exist for a moment; those
     # of refilled lanes are then copied to the others.
@@ -131,7 +133,9 @@ def estimate(
         saved = text.num_hidden_layers * per_layer
     elif policy.config.remat == "dots":
         # Where an adapter's product is not the layer's own (`layers.times_adapted`), it is a result beside it.
-        saved = text.num_hidden_layers * (_dots_bytes(text, width) + _adapted_bytes(params, width)) + per_layer
+        joined = not policy.dropout and cut == 1
+        dots = _dots_bytes(text, width) + _adapted_bytes(params, width, joined)
+        saved = text.num_hidden_layers * dots + per_layer
     else:
         saved = text.num_hidden_layers * text.hidden_size * RESIDUAL_BYTES + per_layer
     rows = min(logits_rows(text.vocab_size), part * answer)
@@ -261,12 +265,14 @@ def _dots_bytes(text: Any, width: int) -> int:
     return residual + width * (2 * text.hidden_size + heads + 2 * text.intermediate_size)
 
 
-def _adapted_bytes(params: Any, width: int) -> int:
-    """Of one token's results of the adapters' products in one decoder layer that are added to others."""
+def _adapted_bytes(params: Any, width: int, joined: bool) -> int:
+    """Of one token's results of the adapters' products in one decoder layer that are added to others.
+
+    Where they are `joined`, these are of the layers alone that do not widen."""
     if "adapter" not in params:
         return 0
     sizes: dict[tuple[Any, ...], dict[str, int]] = {}
     for path, leaf in nnx.to_flat_state(params["adapter"]):
         if path[0] == "language_model":
             sizes.setdefault(path[:-1], {})[path[-1]] = leaf.shape[-1] if path[-1] == "lora_A" else leaf.shape[-2]
-    return width * sum(size["lora_B"] for size in sizes.values() if size["lora_B"] <= size["lora_A"])
+    return width * sum(s["lora_B"] for s in sizes.values() if not joined or s["lora_B"] <= s["lora_A"])

@@ -13,11 +13,11 @@ Names that the progress display and the report know (anything else may be logged
     rollout/parse_failure_rate             share of answers that name no action
     rollout/answer_tokens                  tokens in an answer, mean
     rollout/lane_use                       share of the decoder's turns, in all its lanes, that wrote a token
-    rollout/entropy                        of the tokens sampled, nats
     rollout/tokens_per_second, rollout/env_steps_per_second
     train/loss, train/policy_loss, train/value_loss, train/kl_reference, train/kl_old, train/clip_fraction,
     train/entropy, train/explained_variance, train/logprob_mismatch, train/grad_norm,
-    train/learning_rate                    means over the update
+    train/ratio_mean, train/advantage_std  means over the update
+    train/learning_rate                    the model's, at the iteration's first update
     eval/<world>/success_rate              whole episodes, in the iterations that evaluate
 """
 

@@ -375,9 +375,10 @@ class Policy:
 
         Chunk after chunk of answer tokens, so that there are never more logits than `scoring.LOGITS_BYTES`.
         """
-        weight = model.unembedding()
 
         def of_chunk(hidden, tokens, states, left):
+            # Cast in here, so that the weight's derivative is summed over chunks in the parameter's own dtype.
+            weight = model.unembedding()
             allowed = self.grammar.allowed(states, left)
             return scoring.score(hidden, weight, tokens, allowed, self.config.temperature)
 
@@ -391,7 +392,7 @@ class Policy:
             x = jnp.pad(x, ((0, chunks * chunk - rows), *[(0, 0)] * (x.ndim - 1)))
             return shard_batch(x.reshape(chunks, chunk, *x.shape[1:]), axis=1)
 
-        parts = tuple(map(cut, (hidden.astype(weight.dtype), tokens, states, left)))
+        parts = tuple(map(cut, (hidden.astype(self.dtype), tokens, states, left)))
         if chunks == 1:
             results = of_chunk(*(x[0] for x in parts))
         else:

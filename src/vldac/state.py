@@ -4,6 +4,8 @@
   that a critic that is far off does not shrink the model's step.
 * What is trained is apart from what is frozen. In full fine-tuning the frozen weights are the reference policy;
   with LoRA they are the reference and, under the adapter, the policy itself: there is no second copy.
+* The reference is what a run begins with. An adapter that has been taught before is therefore the reference's,
+  too, as it was then (`Setup.taught`): else the KL would pull the model back to what it was before.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from envs_jax import World
 from vldac.algorithms import vl_dac
@@ -76,6 +78,7 @@ class Setup:
       world, policy: what is learnt from, and what learns.
       rollout, algorithm, optimizer: the three parts of an iteration.
       iterations: of the whole run; the learning rate's cosine ends there.
+      taught: whether a run's first parameters come from imitation, and not from a checkpoint or a draw.
 
     Raises:
       ValueError: the minibatch does not divide the steps of a rollout.
@@ -87,6 +90,7 @@ class Setup:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     algorithm: vl_dac.VLDACConfig = field(default_factory=vl_dac.VLDACConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    taught: bool = False
 
     def __post_init__(self):
         if self.iterations < 1:
@@ -103,14 +107,18 @@ class Setup:
         config = self.optimizer
         return config.epochs * self.rollout.worlds * self.rollout.steps // config.minibatch
 
-    def transformation(self) -> optax.GradientTransformation:
-        """The optimizer of what is trained: the model or its adapter, and the value head."""
+    def schedule(self, update: Int[Array, ""]) -> Float[Array, ""]:
+        """The model's learning rate at optimizer update number `update`."""
         config = self.optimizer
-        cosine = optax.cosine_decay_schedule(
+        return optax.cosine_decay_schedule(
             config.learning_rate,
             decay_steps=self.iterations * self.updates,
             alpha=config.final_learning_rate / config.learning_rate,
-        )
+        )(update)
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimizer of what is trained: the model or its adapter, and the value head."""
+        config = self.optimizer
 
         def adam(learning_rate):
             return optax.chain(
@@ -120,7 +128,7 @@ class Setup:
 
         learner = "model" if self.policy.adapted is None else "adapter"
         return optax.partition(
-            {learner: adam(cosine), "value": adam(config.critic_learning_rate)},
+            {learner: adam(self.schedule), "value": adam(config.critic_learning_rate)},
             {learner: learner, "value": "value"},
         )
 
@@ -136,6 +144,7 @@ class TrainState:
       opt_state: of `Setup.transformation`.
       frozen: the model's weights that never change: the reference that the KL is measured to and, with LoRA,
         what the adapter sits on. In the dtype of the computation.
+      reference: the adapter that a taught run began with; None = the reference has none.
       skipped: int32[], updates skipped since the last one that was not.
       lanes: the worlds in mid-episode.
       key: of what comes next.
@@ -146,6 +155,7 @@ class TrainState:
     params: Any
     opt_state: Any
     frozen: Any
+    reference: Any
     skipped: Int[Array, ""]
     lanes: Lanes
     key: PRNGKeyArray
@@ -158,7 +168,8 @@ class TrainState:
     @property
     def reference_params(self) -> dict[str, Any]:
         """What the reference policy acts with. (Its value is never looked at.)"""
-        return {"model": self.frozen, "value": self.params["value"]}
+        adapter = {} if self.reference is None else {"adapter": self.reference}
+        return {"model": self.frozen, **adapter, "value": self.params["value"]}
 
     def specs(self) -> TrainState:
         """How the state, or its shapes, lies on the ambient mesh: a `PartitionSpec` in place of every leaf."""
@@ -166,12 +177,14 @@ class TrainState:
             params=param_specs(self.params),
             opt_state=param_specs(self.opt_state),
             frozen=param_specs(self.frozen),
+            reference=param_specs(self.reference),
             lanes=batch_specs(self.lanes),
         )
 
 
 def init(setup: Setup, params: Any, key: PRNGKeyArray) -> TrainState:
-    """The state before the first iteration. The model as given, without its adapter, becomes the reference.
+    """The state before the first iteration. The model as given becomes the reference, with its adapter if that has
+    been taught; one that is drawn afresh changes nothing yet.
 
     Args:
       params: of the policy. What is trained is copied, so that the state can be donated; the weights under an
@@ -191,6 +204,7 @@ def init(setup: Setup, params: Any, key: PRNGKeyArray) -> TrainState:
             frozen=jax.tree.map(lambda x: x.astype(setup.policy.dtype), params["model"])
             if "model" in params
             else None,
+            reference=jax.tree.map(jnp.copy, params.get("adapter")) if setup.taught else None,
             skipped=jnp.int32(0),
             lanes=begin(setup.world, lanes_keys, setup.policy.config.history),
             key=key,

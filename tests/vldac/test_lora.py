@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,9 +130,9 @@ def test_no_leaf_of_the_model_is_held_twice(setup, tiny):
     state = train.init(setup, params, jax.random.key(1))
     pointers = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(params["model"])}
     assert {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state.frozen)} == pointers
-    _, _, shapes = (jax.tree.map(jnp.shape, x) for x in (0, 0, state.opt_state))
+    shapes = {leaf.shape for leaf in jax.tree.leaves(state.opt_state)}
     embedding = state.frozen["language_model"]["embed_tokens"]["weight"].shape
-    assert embedding not in jax.tree.leaves(shapes, is_leaf=lambda x: isinstance(x, tuple))
+    assert embedding not in shapes
     after, _ = train.jit_iteration(setup, state)  # donated: the frozen weights are handed through, not copied
     assert {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after.frozen)} == pointers
 
@@ -194,6 +196,60 @@ def test_targets_are_matched_by_their_last_name(tiny, vision):
     found = {"/".join(path) for path in lora.adapted_layers(model, config)}
     wanted = {"language_model/layers/self_attn/q_proj"}
     assert found == wanted | ({"visual/blocks/attn/qkv", "visual/merger/mlp_0"} if vision else set())
+
+
+def test_the_reference_of_a_taught_adapter_is_what_it_was_taught(setup, tiny):
+    """Else the KL would be that to the model before it was taught, and undo the teaching."""
+
+    def first_iteration(taught):
+        mine = dataclasses.replace(setup, taught=taught)
+        params = init_params(tiny, jax.random.key(0), HEAD, RANK4)
+        params["adapter"] = jax.tree.map(lambda x: x + 0.3, params["adapter"])
+        adapter = jax.device_get(params["adapter"])
+        state = train.init(mine, params, jax.random.key(1))
+        held = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.reference, state.params))]
+        assert len(set(held)) == len(held)  # the policy's own is donated
+        critic_alone = dataclasses.replace(mine, algorithm=VLDACConfig(critic_warmup=1))
+        _, metrics = train.jit_iteration(critic_alone, jax.tree.map(jnp.copy, state))
+        after, _ = train.jit_iteration(mine, state)
+        return adapter, after, float(metrics["train/kl_reference"])
+
+    adapter, after, kl = first_iteration(taught=True)
+    jax.tree.map(np.testing.assert_array_equal, after.reference, adapter)
+    assert np.any(jax.tree.leaves(after.params["adapter"])[0] != jax.tree.leaves(adapter)[0])
+    _, drawn, kl_of_drawn = first_iteration(taught=False)
+    assert drawn.reference is None and kl < 1e-6 and kl_of_drawn > 0.1
+
+
+def test_the_unembeddings_gradient_is_summed_over_chunks_in_float32(
+    signal, tokenizer, tiny, observations, monkeypatch
+):
+    """Summed as what is computed in, bfloat16 here, it would lose a digit over a few dozen chunks."""
+    params = init_params(tiny, jax.random.key(0), HEAD)
+    observation = observations(signal, 8, 1)
+    tokens = jax.random.randint(jax.random.key(1), (8, 24), 0, tiny.vocab_size)
+
+    def gradient(dtype, rows):
+        policy = Policy.build(signal, tokenizer, tiny, PolicyConfig(max_tokens=24), HEAD, dtype)
+        monkeypatch.setattr(scoring, "LOGITS_BYTES", 4 * tiny.vocab_size * rows)
+
+        def loss(params):
+            return policy.log_probs(params, observation, tokens, jnp.ones_like(tokens, bool)).log_probs.sum()
+
+        return np.asarray(jax.jit(jax.grad(loss))(params)["model"]["language_model"]["embed_tokens"]["weight"])
+
+    exact = gradient(jnp.float32, 8 * 24)
+    whole, parts = (np.linalg.norm(gradient(jnp.bfloat16, rows) - exact) for rows in (8 * 24, 2))
+    assert parts < 1.2 * whole
+
+
+def test_the_mismatch_is_measured_without_dropout(signal, tokenizer, tiny):
+    """Dropout is meant to make acting and learning differ; what else does is not to be hidden behind it."""
+    setup = make_setup(signal, tokenizer, tiny, dataclasses.replace(RANK4, dropout=0.5))
+    params = init_params(tiny, jax.random.key(0), HEAD, RANK4)
+    params["adapter"] = jax.tree.map(lambda x: x + 0.1, params["adapter"])
+    _, metrics = train.jit_iteration(setup, train.init(setup, params, jax.random.key(1)))
+    assert metrics["train/logprob_mismatch"] < 1e-4 and metrics["train/kl_old"] > 1e-3
 
 
 def test_wrong_settings_are_refused(tiny):

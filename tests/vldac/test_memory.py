@@ -67,6 +67,20 @@ def test_the_estimate_is_near_the_compilers_count(make, wide, options):
     assert 0.6 < memory.estimate(setup, wide, params).peak / counted < 1.8
 
 
+def test_adapters_that_are_not_joined_are_counted(make, wide):
+    """With dropout an adapter's product is a result of its own, gate's and up's as well, which are the widest."""
+
+    def update(dropout):
+        adapter = LoRAConfig(rank=4, dropout=dropout)
+        return memory.estimate(*(lambda s, p: (s, wide, p))(*make(remat="dots", adapter=adapter))).update
+
+    text = wide.text
+    wider = 2 * text.intermediate_size  # gate and up; q widens nothing, and k and v narrow
+    joined, apart = update(0.0)["activations"], update(0.1)["activations"]
+    tokens = (apart - joined) / (4 * text.num_hidden_layers * wider)
+    assert tokens == int(tokens) > 64  # of a minibatch's steps, and the static text
+
+
 def test_what_the_advice_names_makes_it_smaller(make, wide):
     def peak(**options):
         return memory.estimate(*(lambda s, p: (s, wide, p))(*make(**options))).peak

@@ -186,6 +186,7 @@ def test_the_learning_rate_falls_along_the_cosine(make):
     want = 1e-5 + (1e-3 - 1e-5) * (1 + np.cos(np.pi * np.arange(updates + 1) / updates)) / 2
     np.testing.assert_allclose(model, want, rtol=1e-3)
     np.testing.assert_allclose(value, setup.optimizer.critic_learning_rate, rtol=1e-3)
+    np.testing.assert_allclose(jax.vmap(setup.schedule)(jnp.arange(updates + 1)), want, rtol=1e-5)
 
 
 def test_long_gradients_are_clipped_model_and_critic_apart(make):

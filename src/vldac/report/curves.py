@@ -78,7 +78,6 @@ _ABOUT: dict[str, tuple[str, str, str]] = {
         "Uncertainty of the next token, nats. At 0 nothing is explored any more.",
         "zero",
     ),
-    "rollout/entropy": ("Entropy of sampling", "Uncertainty of the tokens sampled, nats.", "zero"),
     "train/logprob_mismatch": (
         "Sampler against trainer",
         "Mean difference of log-probabilities between generation and update, which score the same tokens. "
@@ -95,7 +94,6 @@ _ABOUT: dict[str, tuple[str, str, str]] = {
         "New probability over old, mean over the tokens. Should stay near 1.",
         "",
     ),
-    "train/log_ratio_abs": ("Change of tokens", "Mean |log ratio| of new and old probability.", "zero"),
     "train/advantage_std": ("Spread of advantages", "Standard deviation before normalisation.", "zero"),
     "rollout/answer_tokens": ("Answer length", "Tokens in an answer.", "zero"),
     "rollout/lane_use": ("Use of lanes", "Share of the decoder's turns that wrote a token.", "share"),
