@@ -35,7 +35,10 @@ _READ = {
     *("model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop"),
     *("stream", "stream_options"),
 }
-_NO_MATTER = {"user", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier"}
+_NO_MATTER = {
+    *("user", "metadata", "store", "safety_identifier", "service_tier"),
+    *("prompt_cache_key", "prompt_cache_retention"),
+}
 # Fields that change nothing at these values, and would at others.
 _ONLY: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
@@ -49,6 +52,7 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
     "tool_choice": (None, "none"),
     "parallel_tool_calls": (None, True, False),
+    **dict.fromkeys(("audio", "moderation", "prediction", "reasoning_effort", "verbosity"), (None,)),
 }
 
 
@@ -118,7 +122,7 @@ def read_request(body: bytes, model: str, limits: Limits) -> ChatRequest:
     data = _json(body)
     for name in data:
         if name in _ONLY:
-            if not any(type(data[name]) is type(value) and data[name] == value for value in _ONLY[name]):
+            if not any(_same(data[name], value) for value in _ONLY[name]):
                 accepted = ", ".join(json.dumps(value) for value in _ONLY[name])
                 raise Refused(f"{name} is {_short(data[name])}; accepted: {accepted}", name)
         elif name not in _READ | _NO_MATTER:
@@ -342,6 +346,11 @@ def _integer(data: dict[str, Any], name: str, least: int, most: int) -> int | No
     ):
         raise Refused(f"{name} is {_short(value)}; accepted: a whole number from {least} to {most}", name)
     return value
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Whether two values of JSON are one: 0 and 0.0 are, 0 and false are not."""
+    return isinstance(value, bool) == isinstance(other, bool) and value == other
 
 
 def _short(value: Any) -> str:

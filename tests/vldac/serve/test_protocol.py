@@ -82,6 +82,22 @@ def test_what_is_not_said_is_openais_default():
     assert read(top_p=0).options["temperature"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("frequency_penalty", 0.0),
+        ("presence_penalty", 0.0),
+        ("presence_penalty", 0),
+        ("n", 1),
+        *((name, None) for name in ("audio", "logprobs", "moderation", "prediction", "prompt_cache_retention")),
+        *((name, None) for name in ("reasoning_effort", "tools", "verbosity", "seed", "stop", "temperature")),
+    ],
+)
+def test_a_field_may_be_sent_at_its_default(field, value):
+    """Clients send all fields that they know: numbers as OpenAI types them, null for what was not chosen."""
+    assert read(**{field: value}).messages[0].text == "hi"
+
+
 def test_images_of_all_formats_turned_and_transparent():
     red = Image.new("RGB", (5, 3), "red")
     for kind in ("JPEG", "WEBP", "GIF", "BMP"):
@@ -125,7 +141,12 @@ def test_images_of_all_formats_turned_and_transparent():
         ("stream_options", {"stream_options": {"include_usage": True}}),
         ("n", {"n": 2}),
         ("tools", {"tools": [{"type": "function"}]}),
+        ("n", {"n": True}),
+        ("frequency_penalty", {"frequency_penalty": 0.1}),
+        ("frequency_penalty", {"frequency_penalty": False}),
         ("logprobs", {"logprobs": True}),
+        ("logprobs", {"logprobs": 0}),
+        ("reasoning_effort", {"reasoning_effort": "high"}),
         ("response_format", {"response_format": {"type": "json_object"}}),
         ("'best_of'", {"best_of": 3}),
     ],
