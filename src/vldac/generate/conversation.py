@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import threading
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from vldac.generate.bound import most_bytes
 from vldac.generate.request import Message, Video
 from vldac.models import ImageSpan, VLMConfig
 from vldac.text.chat import render
@@ -60,6 +62,10 @@ class Encoded:
     looks: tuple[Look, ...]
 
 
+class TooLong(ValueError):
+    """A conversation and its answer have more tokens than a lane has room for."""
+
+
 class ConversationEncoder:
     """Encodes conversations for one model; may be used by several threads.
 
@@ -76,11 +82,18 @@ class ConversationEncoder:
         special.sort(key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
         self._image = _spelled_image(tokenizer)
+        self._most_bytes = most_bytes(tokenizer, self._vocabulary)
 
-    def encode(self, messages: Sequence[Message]) -> Encoded:
+    def encode(self, messages: Sequence[Message], max_length: int | None = None) -> Encoded:
         """The slots of a conversation and of the opening of its answer.
 
+        Args:
+          messages: the conversation.
+          max_length: tokens that there is room for. A text that can not fit is refused before it is tokenised;
+            what is returned may still be longer.
+
         Raises:
+          TooLong: a text has more tokens than there is room for, however it is cut.
           ValueError: the conversation does not end with a user's turn, its template refuses it (some want user
             and assistant to take turns), or a picture is of a size that the family does not take.
         """
@@ -100,9 +113,9 @@ class ConversationEncoder:
                     content += [{"type": "image", "image": ""}] * len(shown)
                     pictures += shown
             turns.append({"role": message.role, "content": content})
+        rendered = render(self._tokenizer, turns, add_generation_prompt=True)  # takes seconds for very many turns
         with self._lock:
-            rendered = render(self._tokenizer, turns, add_generation_prompt=True)
-            return self._laid_out(rendered, texts, pictures)
+            return self._laid_out(rendered, texts, pictures, max_length)
 
     def _shown(self, part: np.ndarray | Video) -> list[np.ndarray | Video]:
         """One picture, one video, or a video as pictures."""
@@ -110,8 +123,10 @@ class ConversationEncoder:
             return list(part.frames)
         return [part]
 
-    def _laid_out(self, rendered: str, texts: list[str], pictures: list[np.ndarray | Video]) -> Encoded:
-        layout = _Layout(self)
+    def _laid_out(
+        self, rendered: str, texts: list[str], pictures: list[np.ndarray | Video], max_length: int | None
+    ) -> Encoded:
+        layout = _Layout(self, max_length)
         shown = iter(pictures)
         left, texts_left = len(pictures), set(range(len(texts)))
         pieces = iter(_STAND_IN.split(rendered))  # template, (kept in front, number, kept behind), template, ...
@@ -146,6 +161,10 @@ class ConversationEncoder:
         else:
             layout.picture(picture[None, None], [self._config.image_span(*picture.shape[:2])])
 
+    def fewest(self, text: str) -> int:
+        """Tokens that ordinary text has at least, without tokenising it."""
+        return math.ceil(len(text.encode()) / self._most_bytes)
+
     def ids(self, text: str) -> list[int]:
         """Ids of ordinary text, whatever it spells."""
         ids = encode(self._tokenizer, text)
@@ -172,8 +191,8 @@ class ConversationEncoder:
 class _Layout:
     """Slots that are being filled from the front."""
 
-    def __init__(self, encoder: ConversationEncoder):
-        self._encoder = encoder
+    def __init__(self, encoder: ConversationEncoder, max_length: int | None):
+        self._encoder, self._max_length = encoder, max_length
         self._words = ""  # not tokenised yet: more may follow
         self._tokens: list[int] = []
         self._positions: list[np.ndarray] = []
@@ -221,6 +240,12 @@ class _Layout:
 
     def _flush(self) -> None:
         if self._words:
+            most = self._max_length
+            if most is not None and len(self._tokens) + self._encoder.fewest(self._words) > most:
+                raise TooLong(
+                    f"the conversation has more than {most} tokens; accepted: max_length, which is {most}, for it "
+                    f"and its answer together"
+                )
             self._plain(self._encoder.ids(self._words))
             self._words = ""
 

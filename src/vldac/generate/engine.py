@@ -29,7 +29,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import DTypeLike
 
-from vldac.generate.conversation import ConversationEncoder, Encoded
+from vldac.generate.conversation import ConversationEncoder, Encoded, TooLong
 from vldac.generate.lanes import Lanes, Params, Programs, Reading, Wish, bucket
 from vldac.generate.request import Message, Reply, Request
 from vldac.generate.sight import Picture, Sight
@@ -45,10 +45,6 @@ class Closed(RuntimeError):
     """The engine was closed while, or before, a request was answered."""
 
 
-class TooLong(ValueError):
-    """A conversation and its answer have more tokens than a lane has room for."""
-
-
 @dataclass(eq=False)
 class Stream:
     """An answer that is being written. Iterating gives its text piece by piece; `result` all of it.
@@ -58,9 +54,9 @@ class Stream:
     """
 
     prompt_tokens: int
-    _request: Request
     _encoded: Encoded
     _pictures: list[Picture]
+    _wish: Wish
     _writing: Writing
     _listener: Callable[[Event], None] | None
     _events: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
@@ -185,7 +181,7 @@ class Engine:
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """See `Answerer.answer`. Every request is looked at before the first is answered."""
-        encoded = [self._encode(request) for request in requests]
+        encoded = [self._fitting(request) for request in requests]
         streams = []
         try:
             for pair in zip(requests, encoded, strict=True):
@@ -198,28 +194,35 @@ class Engine:
                 stream.cancel()
             raise
 
-    def submit(self, request: Request, listener: Callable[[Event], None] | None = None) -> Stream:
+    def submit(
+        self,
+        request: Request,
+        listener: Callable[[Event], None] | None = None,
+        encoded: Encoded | None = None,
+    ) -> Stream:
         """Begins to answer one request.
 
         Args:
           request: to be answered.
           listener: is told the pieces of text and at last the reply, or what went wrong, in the engine's thread:
             it must not block. None = they are kept for whoever iterates over the stream.
+          encoded: of the request's conversation, by `encode`; None = not encoded yet.
 
         Raises:
           TooLong: there is no room for it.
           ValueError: it does not fit the model in another way.
           Closed: the engine is closed.
         """
-        return self._submit(request, self._encode(request), listener)
+        return self._submit(request, self._fitting(request, encoded), listener)
 
-    def room(self, messages: Sequence[Message]) -> int:
-        """Tokens that are left for the answer to a conversation; 0 or less = it does not fit.
+    def encode(self, messages: Sequence[Message]) -> Encoded:
+        """A conversation as the model reads it, for `submit`; what it leaves of `max_length` is the answer's.
 
         Raises:
+          TooLong: it is so long that it was not even tokenised.
           ValueError: it can not be read.
         """
-        return self.max_length - len(self._encoder.encode(messages).tokens)
+        return self._encoder.encode(messages, self.max_length)
 
     def close(self) -> None:
         """Ends the engine's thread; requests not answered yet raise `Closed`."""
@@ -235,10 +238,11 @@ class Engine:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _encode(self, request: Request) -> Encoded:
+    def _fitting(self, request: Request, encoded: Encoded | None = None) -> Encoded:
+        """A request's conversation, encoded; raises as `submit` does."""
         if "" in request.stop:
             raise ValueError("stop holds an empty text; accepted: texts of at least one character")
-        encoded = self._encoder.encode(request.messages)
+        encoded = self.encode(request.messages) if encoded is None else encoded
         length = len(encoded.tokens)
         if length + request.max_tokens > self.max_length:
             raise TooLong(
@@ -248,10 +252,17 @@ class Engine:
         return encoded
 
     def _submit(self, request: Request, encoded: Encoded, listener: Callable[[Event], None] | None) -> Stream:
+        # No more than the engine needs: pictures as they came may be a hundred times as large as what is read.
+        wish = Wish(
+            limit=np.int32(request.max_tokens),
+            temperature=np.float32(request.temperature),
+            top_p=np.float32(request.top_p),
+            seed=np.array([request.seed & 0xFFFFFFFF, request.seed >> 32 & 0xFFFFFFFF], np.uint32),
+        )
         writing = Writing(self.vocabulary, request.stop)
         pictures = self._sight.prepare(encoded.looks)
         encoded = replace(encoded, looks=())
-        stream = Stream(len(encoded.tokens), request, encoded, pictures, writing, listener)
+        stream = Stream(len(encoded.tokens), encoded, pictures, wish, writing, listener)
         with self._changed:
             if self._closed:
                 raise Closed("the engine is closed")
@@ -334,7 +345,7 @@ class Engine:
 
     def _read(self, lane: int, stream: Stream) -> jax.Array:
         """Reads a stream's conversation into a lane; the first token of its answer."""
-        encoded, request = stream._encoded, stream._request
+        encoded = stream._encoded
         length = len(encoded.tokens)
         slots = bucket(length, self.max_length)
         pictures, stream._pictures = stream._pictures, []
@@ -348,13 +359,7 @@ class Engine:
             images=np.pad(encoded.images, (0, spare), constant_values=-1) if pictures else None,
             levels=levels,
         )
-        wish = Wish(
-            limit=np.int32(request.max_tokens),
-            temperature=np.float32(request.temperature),
-            top_p=np.float32(request.top_p),
-            seed=np.array([request.seed & 0xFFFFFFFF, request.seed >> 32 & 0xFFFFFFFF], np.uint32),
-        )
-        self._state, token = self._admit(self._params, self._state, np.int32(lane), reading, wish)
+        self._state, token = self._admit(self._params, self._state, np.int32(lane), reading, stream._wish)
         return token
 
     def _hand_out(self, lane: int, tokens: Sequence[int]) -> None:
@@ -369,7 +374,7 @@ class Engine:
             if stream._writing.stopped:
                 self._end(lane, "stop")
                 return
-            if stream._tokens == stream._request.max_tokens:
+            if stream._tokens == stream._wish.limit:
                 self._end(lane, "length")
                 return
 

@@ -7,7 +7,8 @@
 * All requests go to one engine, which answers them together. What one client does (reads slowly, goes away, sends
   nonsense) is that client's affair: pieces of text are handed over without waiting, and whoever goes away gives
   the lane back.
-* A request's body and images are read before the engine hears of it, in a few threads, within `Limits`.
+* A request's body and images are read before the engine hears of it, in a few threads, within `Limits`. A thread
+  that has decoded pictures submits them as well, so that those of a few requests at most are in memory.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from vldac.generate.engine import Closed, Engine, Event, Stream, TooLong
+from vldac.generate.conversation import TooLong
+from vldac.generate.engine import Closed, Engine, Event, Stream
 from vldac.generate.request import Reply
 from vldac.serve.limits import Limits, RateLimiter
-from vldac.serve.protocol import ChatRequest, Refused, chunk, completion, read_request, usage
+from vldac.serve.protocol import Refused, chunk, completion, read_request, usage
 
 READERS = 4  # threads that read bodies: an image is decompressed in each
 log = logging.getLogger(__name__)
@@ -113,16 +115,17 @@ class _Server:
             raise Refused("too many requests are waiting", status=429, code="queue_full", retry_after=1.0)
         with self._one_more() as done:
             body = await self._body(request)
-            wanted: ChatRequest = await self._thread(read_request, body, self._model, self._limits)
-            del body
             pieces = _Pieces()
             try:
-                stream: Stream = await self._thread(self._submit, wanted, pieces.listener(done))
+                stream, piecewise, include_usage = await run_sync(
+                    self._begin, body, pieces.listener(done), limiter=self._readers
+                )
             except Closed as error:
                 raise _failure(error) from error
+            del body  # it is not needed while the answer is waited for
         answer_id, created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
-        if wanted.stream:
-            events = self._events(pieces, answer_id, created, wanted.include_usage)
+        if piecewise:
+            events = self._events(pieces, answer_id, created, include_usage)
             return _EventStream(events, stream.cancel, self._limits.stall_seconds)
         try:
             reply = await _unless_gone(request, pieces.reply(), stream.cancel)
@@ -175,19 +178,20 @@ class _Server:
             raise Refused("the client went away", status=499) from error
         return bytes(body)
 
-    async def _thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await run_sync(functools.partial(function, *arguments), limiter=self._readers)
-
-    def _submit(self, wanted: ChatRequest, listener: Callable[[Event], None]) -> Stream:
+    def _begin(self, body: bytes, listener: Callable[[Event], None]) -> tuple[Stream, bool, bool]:
+        """Reads a request and submits it; of what was read only `stream` and `include_usage` are left."""
+        wanted = read_request(body, self._model, self._limits)
         try:
+            encoded = self._engine.encode(wanted.messages)
             tokens = wanted.max_tokens
             if tokens is None:  # where nothing is left, one too many, to be refused
-                tokens = min(self._limits.max_tokens, max(self._engine.room(wanted.messages), 1))
-            return self._engine.submit(wanted.request(tokens), listener)
+                tokens = min(self._limits.max_tokens, max(self._engine.max_length - len(encoded.tokens), 1))
+            stream = self._engine.submit(wanted.request(tokens), listener, encoded)
         except TooLong as error:
             raise Refused(str(error), "messages", code="context_length_exceeded") from error
         except ValueError as error:
             raise Refused(str(error), "messages") from error
+        return stream, wanted.stream, wanted.include_usage
 
     async def _events(
         self, pieces: _Pieces, answer_id: str, created: int, include_usage: bool

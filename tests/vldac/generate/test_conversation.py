@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import normalizers
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 
-from vldac.generate import Message, Video
-from vldac.generate.conversation import ConversationEncoder
-from vldac.text.tokenizer import IMAGE, load_tokenizer, vocabulary
+from vldac.generate import Message, Video, conversation
+from vldac.generate.bound import NFC_SHRINKS, most_bytes
+from vldac.generate.conversation import ConversationEncoder, TooLong
+from vldac.text.tokenizer import BPE_TOKENIZER, IMAGE, load_tokenizer, vocabulary
 
 from .conftest import picture
 
@@ -118,6 +123,75 @@ def test_whatever_is_said_is_said(tokenizer, tiny, texts):
 
 
 ENCODERS: dict[str, ConversationEncoder] = {}
+
+
+def test_a_text_that_can_not_fit_is_refused_before_it_is_tokenised(model, monkeypatch):
+    """Wherever in a conversation it is; words that each fit are too many together."""
+    tokenised, plainly = [], conversation.encode
+
+    def counted(tokenizer, text):
+        tokenised.append(len(text))
+        return plainly(tokenizer, text)
+
+    monkeypatch.setattr(conversation, "encode", counted)
+    accepted = "more than 160 tokens; accepted: max_length, which is 160, for it and its answer together"
+    for messages in (
+        (user("x" * 100_000),),
+        (Message("system", ("Be brief.",)), user("hello ", picture(0), "x" * 100_000)),
+        tuple(user("x" * 100) for _ in range(1000)),
+    ):
+        tokenised.clear()
+        with pytest.raises(TooLong, match=accepted):
+            model.encoder.encode(messages, max_length=160)
+        assert sum(tokenised) < 160 * most_bytes(model.tokenizer, model.vocabulary)
+
+
+COMPOSED = "\u1fbe\u0308\u0301", "\u1112\u1161\u11ab"  # of more bytes than what NFC makes of them
+PIECES = (" ", "\u2581", "\n", "the", "é", "<|im_end|>", '{"thoughts": "', *COMPOSED)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pairs", "composed", "sentencepiece"])
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=2), max_size=30).map("".join))
+def test_no_text_has_fewer_tokens_than_it_is_said_to_have(tiny, tiny_gemma, gemma_tokenizer, kind, text):
+    """So that none is refused that would fit."""
+    if kind not in ENCODERS:
+        config = tiny_gemma if kind == "sentencepiece" else tiny
+        if kind == "sentencepiece":
+            tokenizer = gemma_tokenizer(False)
+        else:
+            tokenizer = load_tokenizer(None if kind == "bytes" else BPE_TOKENIZER)
+        if kind == "composed":  # as Qwen's
+            tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+        ENCODERS[kind] = ConversationEncoder(tokenizer, vocabulary(tokenizer), config)
+    encoder = ENCODERS[kind]
+    assert encoder.fewest(text) <= len(encoder.ids(text))
+    assert encoder.fewest(text * 1000) > 0 or not text
+
+
+def test_composing_makes_bytes_no_fewer_than_is_counted_on():
+    def size(text):
+        return len(text.encode())
+
+    composed = [chr(n) for n in range(sys.maxunicode + 1) if unicodedata.decomposition(chr(n))]
+    composed += map(chr, range(0xAC00, 0xD7A4))  # Hangul, by rule
+    longest: dict[str, int] = {}  # way to write a character that is not composed
+    for character in composed:
+        if len(single := unicodedata.normalize("NFD", character)) == 1:
+            longest[single] = max(longest.get(single, 0), size(character))
+    ratios = [
+        sum(max(longest.get(c, 0), size(c)) for c in unicodedata.normalize("NFD", character))
+        / size(unicodedata.normalize("NFC", character))
+        for character in composed
+    ]
+    assert max(ratios) == NFC_SHRINKS
+
+
+def test_nobody_knows_how_much_text_is_dropped():
+    tokenizer = load_tokenizer(BPE_TOKENIZER)
+    tokens = vocabulary(tokenizer)
+    assert most_bytes(tokenizer, tokens) == max(len(text) for text in tokens.bytes_of if text)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip()])
+    assert most_bytes(tokenizer, tokens) == float("inf")
 
 
 def test_a_video_is_steps_of_one_span_and_its_last_frame_stays(model):

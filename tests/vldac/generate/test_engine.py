@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
 
 from vldac.generate import Message, Request
+from vldac.generate.conversation import TooLong
 from vldac.generate.engine import Closed
 
 from .conftest import make, picture, reply_of
@@ -96,6 +98,16 @@ def test_what_is_cancelled_gives_its_lane_away(model):
         assert engine.active == engine.waiting == 0
 
 
+def test_pictures_are_let_go_once_they_are_scaled(model):
+    with model.engine(lanes=1) as engine:
+        request = Request((Message("user", (picture(0, 40, 40), "what")),), max_tokens=2)
+        shown = weakref.ref(request.messages[0].parts[0])
+        stream = engine.submit(request)
+        del request
+        assert shown() is None
+        assert stream.result().answer_tokens > 0
+
+
 def test_several_threads_ask_at_once(engine, requests):
     wanted = engine.answer(requests)
     found = [None] * len(requests)
@@ -123,6 +135,14 @@ def test_a_request_that_does_not_fit_is_refused_before_any_is_answered(engine, r
     with pytest.raises(ValueError, match="aspect ratio"):
         engine.submit(Request((Message("user", (np.zeros((1, 300, 3), np.uint8),)),), max_tokens=2))
     assert engine.waiting == engine.active == 0
+
+
+def test_a_conversation_is_encoded_once(model, engine, requests, monkeypatch):
+    encoded = engine.encode(requests[1].messages)
+    monkeypatch.setattr(engine, "_encoder", None)
+    assert engine.submit(requests[1], encoded=encoded).result().prompt_tokens == len(encoded.tokens)
+    with pytest.raises(TooLong, match="max_tokens is 150; accepted: max_length, which is 160"):
+        engine.submit(dataclasses.replace(requests[1], max_tokens=150), encoded=encoded)
 
 
 def test_the_fullest_lane_is_answered(model, engine):

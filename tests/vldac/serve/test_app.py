@@ -12,6 +12,7 @@ import json
 import socket
 import threading
 import time
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,8 @@ from PIL import Image
 
 from vldac.generate import Engine, Message, Request
 from vldac.models import create
-from vldac.serve.app import _EventStream, create_app
+from vldac.serve import app
+from vldac.serve.app import READERS, _EventStream, create_app
 from vldac.serve.limits import Limits
 
 nnx = pytest.importorskip("flax.nnx")
@@ -43,8 +45,9 @@ KEY = "a key"
 def served(engine: Engine, limits: Limits = LIMITS, key: str | None = KEY):
     """The address of a server, which runs in a thread."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(engine, "tiny", limits, key)
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="critical", timeout_graceful_shutdown=2))
+    application = create_app(engine, "tiny", limits, key)
+    config = uvicorn.Config(application, lifespan="off", log_level="critical", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -181,6 +184,34 @@ def test_a_full_queue_is_said_so(client, engine, monkeypatch):
         with pytest.raises(openai.RateLimitError) as caught:
             client.chat.completions.create(**asked[0])
         assert caught.value.code == "queue_full" and caught.value.response.headers["retry-after"]
+
+
+def test_pictures_of_few_requests_are_in_memory_however_many_wait(client, address, engine, monkeypatch):
+    read, submit = app.read_request, engine.submit
+    pictures, ahead = [], [0]
+
+    def reading(*arguments):
+        wanted = read(*arguments)
+        pictures.append(weakref.ref(wanted.messages[0].parts[1]))
+        ahead.append(ahead[-1] + 1)
+        time.sleep(0.1)  # others want to be read, too
+        return wanted
+
+    def submitting(*arguments):
+        ahead.append(ahead[-1] - 1)
+        return submit(*arguments)
+
+    monkeypatch.setattr(app, "read_request", reading)
+    monkeypatch.setattr(engine, "submit", submitting)
+    monkeypatch.setattr(engine, "_write", slowly(engine._write))
+    body = json.dumps(ask("Look:", picture(0, 40), max_tokens=60)).encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(LANES + LIMITS.queue):
+            stack.enter_context(connected(address)).sendall(raw(body))
+        until(lambda: engine.active == LANES and engine.waiting == LIMITS.queue)
+        assert len(pictures) == LANES + LIMITS.queue and max(ahead) <= READERS
+        until(lambda: all(shown() is None for shown in pictures), seconds=2.0)
+        assert engine.waiting == LIMITS.queue, "they are gone because they are answered"
 
 
 def slowly(function):
@@ -330,6 +361,13 @@ def test_the_client_raises_its_own_errors(client, address):
     assert call(address, "GET", "/v2").json["error"]["message"] == "Not Found"
     assert call(address, "GET", "/v1/chat/completions").status == 405
     assert post(address, b"{}", **{"content-type": "text/plain"}).status == 415
+
+
+def test_a_conversation_is_tokenised_once(client, engine, monkeypatch):
+    encode, encoded = engine._encoder.encode, []
+    monkeypatch.setattr(engine._encoder, "encode", lambda *args: encoded.append(args[0]) or encode(*args))
+    client.chat.completions.create(**ask("x" * 480))
+    assert len(encoded) == 1
 
 
 def test_an_answer_without_max_tokens_may_take_what_is_left(client):
