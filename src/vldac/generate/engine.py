@@ -121,7 +121,8 @@ class Engine:
       vocabulary: the model's tokens. What can be written is what has bytes, and what ends an answer.
 
     Raises:
-      ValueError: an option out of range, or a tokenizer that does not fit the model.
+      ValueError: an option out of range, keys and values that the device has no room for, or a tokenizer that does
+        not fit the model.
     """
 
     def __init__(
@@ -157,11 +158,12 @@ class Engine:
         self._admit = jax.jit(programs.admit, donate_argnames="lanes")
         self._write = jax.jit(programs.write, static_argnames="tokens", donate_argnames="lanes")
         self._layers = jax.jit(programs.decode_layers)(params)
-        self._state: Lanes | None = None
+        self._state: Lanes | None = self._lanes_that_fit()
         self._streams: list[Stream | None] = [None] * lanes
         self._waiting: collections.deque[Stream] = collections.deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._error: Exception | None = None  # after which it could not go on
         self._thread: threading.Thread | None = None
 
     @property
@@ -265,7 +267,7 @@ class Engine:
         stream = Stream(len(encoded.tokens), encoded, pictures, wish, writing, listener)
         with self._changed:
             if self._closed:
-                raise Closed("the engine is closed")
+                raise Closed("the engine is closed") from self._error
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
                 self._thread.start()
@@ -288,16 +290,45 @@ class Engine:
                 with jax.default_matmul_precision("highest" if self._dtype == jnp.float32 else "default"):
                     self._step()
             except Exception as error:  # of the device: the lanes' arrays may be gone with it
-                streams, self._streams, self._state = self._streams, [None] * self.lanes, None
-                for stream in filter(None, streams):
-                    stream._tell(error)
+                self._begin_anew(error)
         for stream in unanswered:
             stream._tell(Closed("the engine was closed"))
 
+    def _begin_anew(self, error: Exception) -> None:
+        """After an error all lanes are free; the engine closes if the device does not give them again."""
+        lost, self._streams, self._state = list(filter(None, self._streams)), [None] * self.lanes, None
+        try:
+            self._state = self._free_lanes()
+        except Exception:  # nor will it later, and whoever waits would wait for ever
+            with self._changed:
+                self._closed, self._error = True, error
+                lost += self._waiting
+                self._waiting.clear()
+                self._changed.notify_all()
+        for stream in lost:
+            stream._tell(error)
+
+    def _free_lanes(self) -> Lanes:
+        lanes = Lanes.free(self._config.text, self.lanes, self.max_length, self._dtype)
+        return jax.block_until_ready(lanes)  # or there might be no room for them after all
+
+    def _lanes_that_fit(self) -> Lanes:
+        """Free lanes; raises a ValueError if the device has no room for them."""
+        try:
+            return self._free_lanes()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            text = self._config.text
+            heads = 2 * text.num_hidden_layers * text.num_key_value_heads  # keys and values
+            size = self.lanes * self.max_length * heads * text.head_dim * jnp.dtype(self._dtype).itemsize
+            raise ValueError(
+                f"lanes, max_length are {self.lanes}, {self.max_length}, whose keys and values take "
+                f"{size / 2**30:.1f} GiB; accepted: what the device has room for"
+            ) from error
+
     def _step(self) -> None:
         """Fills the free lanes, writes a few tokens in all of them, hands them out."""
-        if self._state is None:
-            self._state = Lanes.free(self._config.text, self.lanes, self.max_length, self._dtype)
         first = []
         for lane, stream in enumerate(self._streams):
             if stream is None and (stream := self._next()) is not None:

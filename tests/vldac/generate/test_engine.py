@@ -13,6 +13,7 @@ import pytest
 from vldac.generate import Message, Request
 from vldac.generate.conversation import TooLong
 from vldac.generate.engine import Closed
+from vldac.generate.lanes import Lanes
 
 from .conftest import make, picture, reply_of
 
@@ -98,6 +99,32 @@ def test_what_is_cancelled_gives_its_lane_away(model):
         assert engine.active == engine.waiting == 0
 
 
+def held(engine, monkeypatch, error: Exception | None = None) -> threading.Event:
+    """Nothing is written until the event that is returned is set; then slowly, or the error is raised."""
+    write, go_on = engine._write, threading.Event()
+
+    def waits(*arguments, **options):
+        assert go_on.wait(60)
+        if error is not None:
+            raise error
+        monkeypatch.setattr(engine, "_write", slow)
+        return write(*arguments, **options)
+
+    def slow(*arguments, **options):
+        time.sleep(0.2)
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(engine, "_write", waits)
+    return go_on
+
+
+def until(condition, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
 def test_pictures_are_let_go_once_they_are_scaled(model):
     with model.engine(lanes=1) as engine:
         request = Request((Message("user", (picture(0, 40, 40), "what")),), max_tokens=2)
@@ -170,6 +197,22 @@ def test_what_goes_wrong_on_the_device_is_told_and_the_engine_goes_on(model, req
         assert engine.answer(requests[:2]) == wanted
 
 
+def test_without_lanes_all_are_told_and_the_engine_closes(model, monkeypatch):
+    """Those that wait as well: nobody would ever answer them."""
+    with model.engine(lanes=1) as engine:
+        broken, told = RuntimeError("out of memory"), []
+        go_on = held(engine, monkeypatch, broken)
+        for _ in range(3):
+            engine.submit(ask("tell", temperature=3.0, seed=3, max_tokens=100), told.append)
+        monkeypatch.setattr(Lanes, "free", lambda *_: 1 / 0)
+        go_on.set()
+        until(lambda: [event for event in told if not isinstance(event, str)] == [broken] * 3)
+        assert engine.closed and engine.active == engine.waiting == 0
+        with pytest.raises(Closed) as caught:
+            engine.answer([ask("x", max_tokens=2)])
+        assert caught.value.__cause__ is broken
+
+
 def test_closing_tells_those_who_wait(model):
     engine = model.engine(lanes=1)
     streams = [engine.submit(ask("tell", temperature=3.0, seed=3, max_tokens=100)) for _ in range(3)]
@@ -186,6 +229,12 @@ def test_options_out_of_range_are_refused(model):
         model.engine(lanes=0)
     with pytest.raises(ValueError, match=r"ends holds \[-1\]; accepted: ids from 0 to"):
         model.engine(ends=(-1, 5))
+
+
+def test_lanes_that_the_device_has_no_room_for_are_refused_at_once(model):
+    """More bytes than a process has addresses."""
+    with pytest.raises(ValueError, match=r"lanes, max_length are 4096, 2147483647, whose .* take \d+\.0 GiB"):
+        model.engine(lanes=4096, max_length=2**31 - 1)
 
 
 def test_an_answer_ends_at_whatever_ends_it(model, engine):
