@@ -329,6 +329,7 @@ class Engine:
 
     def _step(self) -> None:
         """Fills the free lanes, writes a few tokens in all of them, hands them out."""
+        self._dismiss()
         first = []
         for lane, stream in enumerate(self._streams):
             if stream is None and (stream := self._next()) is not None:
@@ -365,13 +366,17 @@ class Engine:
 
     def _next(self) -> Stream | None:
         """The first of those that wait and are still wanted."""
-        while True:
-            try:
-                stream = self._waiting.popleft()
-            except IndexError:
-                return None
-            if not stream._cancelled:
-                return stream
+        self._dismiss()
+        return self._waiting.popleft() if self._waiting else None
+
+    def _dismiss(self) -> None:
+        """Whoever has gone away while waiting gives the place to others, whether a lane is free or not."""
+        with self._changed:
+            gone = [stream for stream in self._waiting if stream._cancelled]
+            for stream in gone:
+                self._waiting.remove(stream)
+            self._changed.notify_all()
+        for stream in gone:
             stream._tell(_reply(stream, "stop"))
 
     def _read(self, lane: int, stream: Stream) -> jax.Array:

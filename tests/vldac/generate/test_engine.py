@@ -99,6 +99,21 @@ def test_what_is_cancelled_gives_its_lane_away(model):
         assert engine.active == engine.waiting == 0
 
 
+def test_who_goes_away_while_waiting_makes_room_while_all_lanes_are_busy(model, monkeypatch):
+    with model.engine(lanes=1) as engine:
+        go_on = held(engine, monkeypatch)
+        busy = engine.submit(ask("tell", temperature=3.0, seed=3, max_tokens=100))
+        until(lambda: engine.active == 1)
+        waiting = [engine.submit(ask(text, max_tokens=2)) for text in "abc"]
+        for stream in waiting[:2]:
+            stream.cancel()
+        go_on.set()  # the lane stays busy
+        assert [stream.result().answer_tokens for stream in waiting[:2]] == [0, 0]
+        assert (engine.active, engine.waiting) == (1, 1)
+        busy.cancel()
+        assert waiting[2].result() == engine.answer([ask("c", max_tokens=2)])[0]
+
+
 def held(engine, monkeypatch, error: Exception | None = None) -> threading.Event:
     """Nothing is written until the event that is returned is set; then slowly, or the error is raised."""
     write, go_on = engine._write, threading.Event()

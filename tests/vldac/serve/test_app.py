@@ -186,6 +186,23 @@ def test_a_full_queue_is_said_so(client, engine, monkeypatch):
         assert caught.value.code == "queue_full" and caught.value.response.headers["retry-after"]
 
 
+def test_who_goes_away_while_waiting_leaves_room_in_the_queue(client, address, engine, monkeypatch):
+    monkeypatch.setattr(engine, "_write", slowly(engine._write))
+    with contextlib.ExitStack() as stack:
+        for n in range(LANES):
+            lane = ask("Tell", max_tokens=400, stream=True, temperature=2.0, seed=n)
+            stack.enter_context(client.chat.completions.create(**lane))
+        until(lambda: (engine.active, engine.waiting) == (LANES, 0))
+        with contextlib.ExitStack() as impatient:
+            for _ in range(LIMITS.queue):
+                impatient.enter_context(connected(address)).sendall(raw(json.dumps(ask("x")).encode()))
+            until(lambda: engine.waiting == LIMITS.queue)
+            assert post(address, json.dumps(ask("x"))).status == 429
+        until(lambda: engine.waiting == 0)
+        assert engine.active == LANES, "a lane was free"
+        stack.enter_context(client.chat.completions.create(**ask("x", max_tokens=2, stream=True)))
+
+
 def test_pictures_of_few_requests_are_in_memory_however_many_wait(client, address, engine, monkeypatch):
     read, submit = app.read_request, engine.submit
     pictures, ahead = [], [0]
