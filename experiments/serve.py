@@ -30,6 +30,7 @@ import tyro
 from experiments import runtime
 from experiments.models import load_engine
 from vldac.generate import Engine, Message, Request
+from vldac.generate.conversation import TooLong
 from vldac.metrics import RunFileError
 from vldac.serve.limits import Limits
 
@@ -37,6 +38,7 @@ PROGRAM = "python -m experiments.serve"
 KEY_VARIABLE = "VLDAC_API_KEY"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CONNECTIONS = 512  # open at once, whatever they do
+GREETING = Request((Message("user", ("Hello",)),), max_tokens=2)  # before any client: it compiles what they need
 GRACE_SECONDS = 5  # for answers that are being written when it is stopped
 
 
@@ -105,6 +107,13 @@ def _main(arguments: Sequence[str]) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
         with engine:
+            try:
+                greeted = engine.submit(GREETING)
+            except TooLong as error:
+                print(f"error: max_length is {command.max_length}, too few to be used: {error}", file=sys.stderr)
+                return 2
+            print(f"{command.model}: compiling", file=sys.stderr, flush=True)
+            greeted.result()
             serve(command, engine, listening)
     return 0
 
@@ -156,8 +165,6 @@ def serve(command: Serve, engine: Engine, listening: socket.socket) -> None:
     key = command.api_key or os.environ.get(KEY_VARIABLE) or None
     name = command.name or Path(command.model).name or command.model
     host, port = listening.getsockname()[:2]
-    print(f"{command.model}: compiling", file=sys.stderr, flush=True)
-    engine.answer([Request((Message("user", ("Hello",)),), max_tokens=2)])
     if host not in LOOPBACK and key is None:
         print(f"warning: whoever can reach {host} can use it; --api-key asks for a key", file=sys.stderr)
     shown = f"[{host}]" if ":" in host else host

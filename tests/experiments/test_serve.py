@@ -62,6 +62,9 @@ def test_what_can_not_be_served_is_told_in_a_line(capsys, tmp_path):
     assert "no such folder" in refused(capsys, str(tmp_path / "nothing"), *few)
     assert "no config.json in it" in refused(capsys, str(tmp_path), *few)
     assert "lanes is 0; accepted: 1 or more" in refused(capsys, "nano", "--lanes", "0", *few)
+    assert "max_length is 16, too few to be used: the conversation has" in refused(
+        capsys, "nano", "--max-length", "16", *few
+    )
     large = refused(capsys, "nano", "--lanes", "4096", "--max-length", str(2**31 - 1), *few)
     assert "lanes, max_length are 4096, 2147483647, whose keys and values take" in large
     with socket.create_server(("127.0.0.1", 0)) as taken:
