@@ -124,23 +124,42 @@ class RunConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self):
-        known_world("world", self.world)
-        if self.world in self.evaluation.unseen:
-            raise ConfigError(
-                f"evaluation.unseen holds {self.world!r}, which is trained on; accepted: other worlds"
-            )
+        trained = known_world("world", self.world)
+        for unseen in self.evaluation.unseen:
+            if shares_episodes(trained, known_world("evaluation.unseen", unseen)):
+                raise ConfigError(
+                    f"evaluation.unseen holds {unseen!r}, which is trained on, whole or in part, where world is "
+                    f"{self.world!r}; accepted: other worlds, or its split=test where world has split=train"
+                )
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; accepted: 0 to 2**32 - 1")
         if self.name in (".", "..") or (self.name and Path(self.name).name != self.name):
             raise ConfigError(f"name is {self.name!r}; accepted: a folder name without slashes")
 
 
-def known_world(field_name: str, world: str) -> None:
-    """Raises ConfigError, with the nearest names, if there is no such world."""
+def known_world(field_name: str, world: str) -> envs_jax.World:
+    """The world of this name; raises ConfigError, with the nearest names, if there is none."""
     try:
-        envs_jax.make(world)
+        return envs_jax.make(world)
     except ValueError as error:
         raise ConfigError(f"{field_name}: {error}") from error
+
+
+def shares_episodes(a: envs_jax.World, b: envs_jax.World) -> bool:
+    """Whether two worlds are one, however its options are written, in splits that have instances in common.
+
+    Worked example: split=test shares episodes with "all", the default, and none with split=train.
+    """
+    if a.name == b.name:
+        return True
+    splits = {getattr(world, "split", "all") for world in (a, b)}
+    if len(splits) == 2 and "all" not in splits:
+        return False
+    try:  # the built worlds are compared: there an option that was left out is what it comes to
+        as_a = {own: getattr(a, own) for own in ("name", "split") if hasattr(a, own)}
+        return dataclasses.replace(b, **as_a) == a
+    except (TypeError, ValueError):  # no dataclass, or one with other fields or limits than a's
+        return False
 
 
 def to_json(config: RunConfig) -> str:

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from experiments.config import ConfigError, RunConfig, from_json, to_json
+import envs_jax
+from experiments.config import ConfigError, EvaluationConfig, RunConfig, from_json, shares_episodes, to_json
 from experiments.presets import PRESETS
 
 
@@ -69,3 +70,51 @@ def test_what_can_not_be_run_is_refused_in_one_line(text, message):
     with pytest.raises(ConfigError, match=message) as error:
         from_json(text)
     assert "\n" not in str(error.value)
+
+
+LARGE = "cards/number_line:image_shape=(64,80,3),layout=large"
+
+
+@pytest.mark.parametrize(
+    ("world", "unseen"),
+    [
+        (LARGE, f"{LARGE},split=test"),
+        (f"{LARGE},split=all", f"{LARGE},split=train"),
+        (f"{LARGE},split=train", LARGE),
+        (f"{LARGE},split=test", "cards/number_line:split=test,layout=large,image_shape=(64, 80, 3)"),
+        ("cards/number_line:max_position=5", "cards/number_line"),
+        ("miniworld/one_room", "miniworld/one_room:max_steps=180,split=test"),
+        ("household/any:task=pick_two", "household/pick_two"),
+    ],
+)
+def test_what_is_trained_on_is_never_called_unseen_however_it_is_written(world, unseen):
+    with pytest.raises(ConfigError) as error:
+        RunConfig(world=world, evaluation=EvaluationConfig(unseen=("miniworld/one_room_s6", unseen)))
+    assert f"evaluation.unseen holds {unseen!r}, which is trained on" in str(error.value)
+    assert f"where world is {world!r}; accepted: other worlds, or" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("world", "unseen"),
+    [
+        (f"{LARGE},split=train", f"{LARGE},split=test"),
+        (f"{LARGE},split=test", "cards/number_line:split=train,layout=large,image_shape=(64, 80, 3)"),
+        (LARGE, "cards/number_line:split=test"),
+        ("cards/points24:target=24,split=train", "cards/points24:target=24,split=test"),
+        ("cards/points24", "cards/number_line"),
+        ("miniworld/one_room_s6_fast", "miniworld/one_room_s6"),
+    ],
+)
+def test_another_world_or_the_held_out_split_is_unseen(world, unseen):
+    assert RunConfig(world=world, evaluation=EvaluationConfig(unseen=(unseen,))).evaluation.unseen == (unseen,)
+
+
+def test_a_world_that_is_no_dataclass_is_told_from_others_by_its_name():
+    class Own:
+        def __init__(self, name):
+            world = envs_jax.make("cards/number_line")
+            members = {member: getattr(world, member) for member in dir(world) if member[0] != "_"}
+            vars(self).update(members | {"name": name})
+
+    assert shares_episodes(Own("own/a"), Own("own/a")) and not shares_episodes(Own("own/a"), Own("own/b"))
