@@ -7,21 +7,25 @@
 
 On several hosts each starts the same command with `--distributed` and a `--name`, see `experiments.processes`.
 
-Exit codes: 0 done, or stopped by Ctrl-C and saved; 2 a configuration that can not be run (nothing was written);
-1 anything else.
+One process, or one group of them, runs in a folder at a time. Exit codes: 0 done, or stopped by Ctrl-C and saved;
+2 a configuration that can not be run, or a folder that is in use (nothing was written); 1 anything else.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import os
+import fcntl
+import itertools
 import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import jax
 import tyro
@@ -39,6 +43,7 @@ from vldac.metrics import RunFileError
 from vldac.report import REPORT_FILE
 
 PROGRAM = "python -m experiments.run"
+LOCK_FILE = ".lock"  # of a run's folder: empty, and locked by the process that runs there
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,13 @@ class Command:
       config: of the run, complete.
       run_dir: its folder.
       resume: go on with what is there.
+      named: the name was asked for; one of our own making may become another.
     """
 
     config: RunConfig
     run_dir: Path
     resume: bool
+    named: bool = True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,11 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts = build(command.config)
         needed = memory.estimate(parts.setup, parts.model_config, parts.abstract_params(), parts.mesh_sizes)
         memory.check(parts.setup, needed.peak, memory.device_memory(), "estimate")
-        claim(command)
     except (ConfigError, memory.DoesNotFit) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    try:
+        command, held = claim(command)
+    except ConfigError as error:  # in the first process alone: the others do not know
+        return failed(f"error: {error}", 2)
+    with held:
+        return run(command, dataclasses.replace(parts, config=command.config), needed)
 
+
+def run(command: Command, parts: Parts, needed: memory.MemoryEstimate) -> int:
+    """Runs in a folder that is claimed, and says what becomes of it; the exit code."""
     console = Console(quiet=jax.process_index() > 0)
     # Text, not markup: a path may hold brackets.
     heading = f"{command.run_dir}  {command.config.world}, seed {command.config.seed}"
@@ -116,12 +131,12 @@ def mesh_line(parts: Parts) -> str:
     return f"{line}; does not divide, so whole on every device: {', '.join(whole)}" if whole else line
 
 
-def failed(line: str) -> int:
+def failed(line: str, code: int = 1) -> int:
     """Says why this process ends while others may go on; its exit code."""
     print(line, file=sys.stderr)
     if jax.process_count() > 1:  # at an ordinary exit it would wait for the others, and they wait for it
-        processes.leave(1)
-    return 1
+        processes.leave(code)
+    return code
 
 
 def lost(command: Command) -> str:
@@ -166,7 +181,8 @@ def parse(arguments: Sequence[str]) -> Command:
     if jax.process_count() > 1 and not config.name:
         raise ConfigError("name is empty; accepted: one that all processes of the run are given (--name)")
     name = config.name or f"{_plain(config.world)}-{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
-    return Command(dataclasses.replace(config, name=name), Path(config.folder) / name, resume=False)
+    run_dir, named = Path(config.folder) / name, bool(config.name)
+    return Command(dataclasses.replace(config, name=name), run_dir, resume=False, named=named)
 
 
 def _plain(world: str) -> str:
@@ -174,24 +190,74 @@ def _plain(world: str) -> str:
     return re.sub(r"[^\w.]+", "-", world).strip("-")
 
 
-def claim(command: Command) -> None:
-    """Makes the run's folder; an existing run is never touched.
+def claim(command: Command) -> tuple[Command, AbstractContextManager]:
+    """Makes the run's folder and keeps other processes out of it; an existing run is never touched.
+
+    Returns:
+      The command, with another name where its own was made up here and is taken; and what holds the folder, until
+      it is left or the process ends, however that comes about.
 
     Raises:
-      ConfigError: there is a run already, or the folder can not be written.
+      ConfigError: there is a run already, another process runs there, or the folder can not be written.
     """
-    if command.resume or jax.process_index():  # the first process makes it for all
-        return
+    if jax.process_index():  # the first process does it for all
+        return command, contextlib.nullcontext()
+    if command.resume:
+        return command, lock(command.run_dir)
     try:
-        command.run_dir.mkdir(parents=True, exist_ok=True)
-        if any(command.run_dir.iterdir()):
-            raise ConfigError(
-                f"{command.run_dir} is not empty; accepted: another --name, or --resume {command.run_dir}"
-            )
+        command = make_folder(command)
+        demand_empty(command.run_dir)
+        with contextlib.ExitStack() as held:
+            held.enter_context(lock(command.run_dir))
+            demand_empty(command.run_dir)  # another process may have come and gone before the lock
+            return command, held.pop_all()
     except OSError as error:
         raise ConfigError(f"folder {command.run_dir} can not be made: {error.strerror}") from error
-    if not os.access(command.run_dir, os.W_OK):
-        raise ConfigError(f"folder {command.run_dir} can not be written")
+
+
+def make_folder(command: Command) -> Command:
+    """Makes the run's folder; under a name of our own making none that is there already, but -2, -3 and so on."""
+    if command.named:
+        command.run_dir.mkdir(parents=True, exist_ok=True)
+        return command
+    for number in itertools.count(1):
+        name = command.config.name + (f"-{number}" if number > 1 else "")
+        with contextlib.suppress(FileExistsError):  # of a run that began in the same second
+            run_dir = command.run_dir.with_name(name)
+            run_dir.mkdir(parents=number == 1)
+            config = dataclasses.replace(command.config, name=name)
+            return dataclasses.replace(command, config=config, run_dir=run_dir)
+
+
+def demand_empty(run_dir: Path) -> None:
+    """Raises ConfigError if the folder holds anything but the file that is locked."""
+    if any(path.name != LOCK_FILE for path in run_dir.iterdir()):
+        raise ConfigError(f"{run_dir} is not empty; accepted: another --name, or --resume {run_dir}")
+
+
+def lock(run_dir: Path) -> IO[bytes]:
+    """Opens the folder's lock file and locks it until it is closed. Where there are no locks, it warns.
+
+    Raises:
+      ConfigError: it is locked, or can not be opened.
+    """
+    try:
+        file = open(run_dir / LOCK_FILE, "ab")  # noqa: SIM115  (closed by whoever claims)
+    except OSError as error:
+        raise ConfigError(f"folder {run_dir} can not be written: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ConfigError(
+            f"{run_dir} is in use by another process; accepted: another folder, or this one when that has ended"
+        ) from error
+    except OSError as error:  # some network file systems have none
+        print(
+            f"warning: {run_dir} can not be locked ({error.strerror}), so see that nothing else runs there",
+            file=sys.stderr,
+        )
+    return file
 
 
 def read_config(path: Path) -> RunConfig:

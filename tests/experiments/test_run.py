@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 import experiments.run
-from tests.runs import SMALL, TRAINING_ALONE, run, start
+from experiments import processes
+from experiments.config import ConfigError, to_json
+from experiments.run import claim, parse
+from tests.runs import ROOT, SMALL, TRAINING_ALONE, run, start
 from vldac.metrics import read_metrics, read_summary
 
 
@@ -166,6 +173,110 @@ def test_an_existing_run_is_never_touched(whole, capsys):
         capsys, "--resume", folder, "--optimizer.minibatch", 4
     )
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+CLAIM = """
+import sys
+from experiments.run import claim, parse
+command, held = claim(parse(sys.argv[1:]))
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_kept_out_of_a_folder_until_the_first_one_has_ended_or_was_killed(tmp_path, capsys):
+    """Without it two would delete each other's checkpoints and log each iteration twice."""
+    arguments = ["--folder", str(tmp_path), "--name", "x"]
+    folder = tmp_path / "x"
+    other = subprocess.Popen(
+        [sys.executable, "-c", CLAIM, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(ConfigError, match="x is in use by another process; accepted: another folder"):
+            claim(parse(arguments))  # nothing of the other run is there yet
+        (folder / "config.json").write_text(to_json(parse(arguments).config))
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        output = refuse(capsys, "--resume", folder)
+        assert output.startswith(f"error: {folder} is in use by another process; accepted: ")
+        assert output.count("\n") == 1
+        assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    finally:
+        other.kill()
+        other.communicate()
+    command, held = claim(parse(["--resume", str(folder)]))
+    with held:
+        assert command.run_dir == folder
+
+
+def job(monkeypatch, meanwhile) -> None:
+    """Has `experiments.run.main` call `meanwhile(parts, run_dir)` in place of doing the work."""
+
+    class Idle:
+        def __init__(self, parts, run_dir, console):
+            self.run = lambda resume: meanwhile(parts, run_dir) or {"interrupted": False}
+
+    monkeypatch.setattr(experiments.run, "Job", Idle)
+
+
+def test_a_run_holds_its_folder_as_long_as_it_works_there(tmp_path, monkeypatch):
+    def meanwhile(parts, run_dir):
+        (run_dir / "config.json").write_text(to_json(parts.config))
+        with pytest.raises(ConfigError, match="in use by another process"):
+            claim(parse(["--resume", str(run_dir)]))
+
+    job(monkeypatch, meanwhile)
+    assert experiments.run.main(["--folder", str(tmp_path), "--name", "x"]) == 0
+    _, held = claim(parse(["--resume", str(tmp_path / "x")]))
+    held.close()
+
+
+def test_runs_that_begin_in_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments.run.time, "strftime", lambda *_: "20300101-000000")
+    made = []
+
+    def meanwhile(parts, run_dir):
+        made.append((run_dir.name, parts.config.name))
+        if len(made) < 3:
+            assert experiments.run.main(["--folder", str(tmp_path)]) == 0
+
+    job(monkeypatch, meanwhile)
+    assert experiments.run.main(["--folder", str(tmp_path)]) == 0
+    name = "miniworld-one_room_s6_fast-20300101-000000-seed0"
+    names = [name, f"{name}-2", f"{name}-3"]
+    assert made == [(name, name) for name in names]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_of_several_processes_the_first_one_claims_and_does_not_wait_for_the_others_when_refused(
+    tmp_path, monkeypatch
+):
+    arguments = ["--folder", str(tmp_path), "--name", "x"]
+    _, held = claim(parse(arguments))
+    monkeypatch.setattr(experiments.run.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "leave", sys.exit)
+    with held:
+        with pytest.raises(SystemExit) as end:  # at an ordinary exit it would wait for the others
+            experiments.run.main(arguments)
+        assert end.value.code == 2
+        monkeypatch.setattr(experiments.run.jax, "process_index", lambda: 1)
+        claim(parse(arguments))
+
+
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    _, held = claim(parse(["--folder", str(tmp_path), "--name", "x"]))
+    with held:
+        told = capsys.readouterr().err
+    assert told.startswith(f"warning: {tmp_path / 'x'} can not be locked (No locks available)")
+    assert told.count("\n") == 1
 
 
 def test_a_folder_that_can_not_be_made_is_said(tmp_path, capsys):
