@@ -82,11 +82,17 @@ class Qwen3VLConfig(Qwen2VLConfig):
 
     def video_spans(self, frames: int, height: int, width: int, fps: float) -> list[ImageSpan]:
         """As `Qwen2VLConfig.video_spans`, but time is told in words: each step is an image of its own, behind
-        "<1.5 seconds>", the middle of its frames. A video of unknown `fps` is taken to have 2."""
+        "<1.5 seconds>", the middle of its frames. A video of unknown `fps` is taken to have 2.
+
+        `frames` need not fill the last step: a repeat of the last frame is of that frame's time, as transformers
+        has it. Worked example, 5 frames at 2 a second: 0.25, 1.25, and 2.0, where a sixth frame makes it 2.25.
+        """
         together, span = self.vision.temporal_patch_size, self.image_span(height, width)
         token_id = self.image_token_id if self.video_token_id is None else self.video_token_id
-        starts = np.arange(0, frames, together)
-        seconds = (starts + (together - 1) / 2) / (fps or DEFAULT_FPS)
+        first = np.arange(0, frames, together)
+        last = np.minimum(first + together - 1, frames - 1)
+        fps = fps or DEFAULT_FPS
+        seconds = (first / fps + last / fps) / 2  # in this order, so that ties round as in the original
         return [replace(span, token_id=token_id, text_before=f"<{second:.1f} seconds>") for second in seconds]
 
     def tower_work(self, height: int, width: int) -> TowerWork:

@@ -13,6 +13,7 @@ import torch
 import transformers
 from flax import nnx
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRotaryEmbedding
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
 from vldac.models import ImageConfig, Inputs, Qwen3VL, Qwen3VLConfig, config_from_hf
@@ -217,6 +218,15 @@ def test_interpolation_is_that_of_transformers(side):
         ours, our_weights = interpolation(grid, side, 2)
         np.testing.assert_array_equal(ours, indices)
         np.testing.assert_array_equal(our_weights, weights)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4, 5, 7, 32, 33])
+@pytest.mark.parametrize("fps", [0.3, 2.0, 10.0])  # ties to round at the last
+def test_the_time_of_every_step_is_told_as_transformers_tells_it(frames, fps):
+    """With an odd number of frames, too: the last one, which is there twice, is not half a frame later."""
+    spans = config_from_hf(PUBLISHED).video_spans(frames, 64, 64, fps)
+    wanted = Qwen3VLProcessor._calculate_timestamps(None, list(range(frames)), fps, 2)
+    assert [span.text_before for span in spans] == [f"<{second:.1f} seconds>" for second in wanted]
 
 
 @pytest.mark.parametrize("blocks", [(0,), (3,), (0, 3), (1, 2), (0, 1, 2, 3)])
