@@ -150,14 +150,19 @@ def open_benchmark(options: Options) -> Asked:
         raise BenchmarkError(f"{options.benchmark} needs a package that is not installed: {error}") from error
 
 
-def pixels(options: Options, benchmark: Any = None) -> tuple[int | None, int | None]:
-    """(most, least) pixels of an image for the model: those asked for, else the benchmark's own; 0 asks for the
-    model's own, None."""
-    found = []
+def pixels(options: Options, benchmark: Any = None) -> tuple[dict[str, int | None], dict[str, int]]:
+    """`max_pixels` and `min_pixels` of an image for the model.
+
+    Returns:
+      Those asked for (0 asks for the model's own, None), and the benchmark's own of those that nothing is said of.
+    """
+    asked, own = {}, {}
     for name in ("max_pixels", "min_pixels"):
-        given = getattr(options, name)
-        found.append((given or None) if given is not None else getattr(benchmark, name, None))
-    return found[0], found[1]
+        if (given := getattr(options, name)) is not None:
+            asked[name] = given or None
+        elif (default := getattr(benchmark, name, None)) is not None:
+            own[name] = default
+    return asked, own
 
 
 def balrog_environments(options: Options) -> tuple[str, ...]:
@@ -171,11 +176,7 @@ def balrog_environments(options: Options) -> tuple[str, ...]:
 
 def _open(options: Options) -> Asked:
     selected = {"tasks": options.tasks, "limit": options.limit}
-    pictures = {
-        name: value or None
-        for name in ("max_pixels", "min_pixels")
-        if (value := getattr(options, name)) is not None
-    }
+    pictures, _ = pixels(options)
     if options.benchmark == "vsi_bench":
         from vldac.evaluate.vsi_bench import VSIBench
 

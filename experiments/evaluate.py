@@ -77,7 +77,8 @@ class Evaluate(Options):
     dtype: Literal["float32", "bfloat16"] | None = None
     """What is computed in; None = the run's own, or float32 on a CPU and bfloat16 elsewhere."""
     max_pixels: int | None = None
-    """An image is scaled down to so many; 0 = the model's own rule, None = the benchmark's."""
+    """An image is scaled down to so many; 0 = the model's own rule, None = the benchmark's. Not for families
+    that scale every image to one size."""
     min_pixels: int | None = None
     """An image is scaled up to so many; 0 = the model's own rule, None = the benchmark's."""
     seed: int = 0
@@ -132,6 +133,7 @@ class Evaluation:
       benchmark: what asks; None for balrog, which plays.
       planned: answers, or episodes, that there will be.
       answerer: the model; None where all is answered already.
+      notes: what a reader should know of how the model is asked.
     """
 
     command: Evaluate
@@ -140,6 +142,7 @@ class Evaluation:
     benchmark: benchmarks.Asked | None
     planned: int
     answerer: Answerer | None
+    notes: tuple[str, ...] = ()
 
 
 def prepare(command: Evaluate, load: Callable[..., Answerer] | None = None) -> Evaluation:
@@ -170,21 +173,33 @@ def prepare(command: Evaluate, load: Callable[..., Answerer] | None = None) -> E
     else:
         benchmark = benchmarks.open_benchmark(command)
         planned = len(benchmark)
-    if done >= planned:
-        return Evaluation(command, configuration, facts, benchmark, planned, None)  # nothing is left to ask
+    pixels, notes = _pixels(command, benchmark)
+    if done >= planned:  # nothing is left to ask
+        return Evaluation(command, configuration, facts, benchmark, planned, None, notes)
     if load is None:
         from experiments.models import load_engine as load
-    most, least = benchmarks.pixels(command, benchmark)
     answerer = load(
         command.model,
         lanes=command.lanes,
         max_length=command.max_length or benchmarks.MAX_LENGTH[command.benchmark],
         dtype=command.dtype,
-        max_pixels=most,
-        min_pixels=least,
         seed=command.seed,
+        **pixels,
     )
-    return Evaluation(command, configuration, facts, benchmark, planned, answerer)
+    return Evaluation(command, configuration, facts, benchmark, planned, answerer, notes)
+
+
+def _pixels(
+    command: Evaluate, benchmark: benchmarks.Asked | None
+) -> tuple[dict[str, int | None], tuple[str, ...]]:
+    """`max_pixels` and `min_pixels` for the model, and what of the benchmark's own it has no use for."""
+    from experiments.models import scales_to_areas
+
+    asked, own = benchmarks.pixels(command, benchmark)
+    if not own or scales_to_areas(command.model):
+        return asked | own, ()
+    unused = " and ".join(f"{name} of {value}" for name, value in own.items())
+    return asked, (f"The benchmark's {unused} are not used: the model scales every image to one size.",)
 
 
 def model_facts(model: str) -> dict[str, Any]:
@@ -286,7 +301,7 @@ def run(evaluation: Evaluation, console: Console) -> dict[str, Any]:
             not_run=not_run,
             versions=versions(),
             seconds=time.monotonic() - began,
-            notes=notes,
+            notes=[*evaluation.notes, *notes],
         )
         results.write_json(folder / RESULTS_FILE, found)
     return found

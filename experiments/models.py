@@ -26,7 +26,8 @@ from vldac.generate.lanes import Params
 from vldac.mesh import MeshConfig
 from vldac.models import VLMConfig, create
 from vldac.models.export import GENERATION_FILE
-from vldac.models.weights import load_params
+from vldac.models.weights import find_checkpoint, load_params
+from vldac.models.weights import read_config as read_checkpoint
 
 NANO = "nano"
 DTYPES = ("float32", "bfloat16")
@@ -52,7 +53,7 @@ def load_engine(
       dtype: what is computed in, "float32" or "bfloat16"; None = as the run did, or float32 on a CPU and bfloat16
         elsewhere.
       max_pixels, min_pixels: an image is scaled so that its area lies between them; None = as the model's own
-        files say.
+        files say. They are looked at before any weights are loaded.
       seed: of the weights of "nano".
 
     Raises:
@@ -61,8 +62,9 @@ def load_engine(
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; accepted: {', '.join(DTYPES)}")
-    graphdef, params, tokenizer, config, computes_in, ends = _open(model, dtype, seed)
-    config = _with_pixels(config, max_pixels, min_pixels)
+    pixels = {"max_pixels": max_pixels, "min_pixels": min_pixels}
+    pixels = {name: value for name, value in pixels.items() if value is not None}
+    graphdef, params, tokenizer, config, computes_in, ends = _open(model, dtype, seed, pixels)
     seeing = nnx.merge(graphdef, *params)
     seeing.config = config
     graphdef = nnx.graphdef(seeing)
@@ -79,13 +81,26 @@ def is_run(model: str) -> bool:
     return isinstance(config, dict) and "world" in config and "model_type" not in config
 
 
+def scales_to_areas(model: str) -> bool:
+    """Whether images have a `max_pixels`: not in a family that scales them all to one size. No weights are read.
+
+    Raises:
+      ValueError: there is no such model, or its configuration can not be read.
+    """
+    path = "" if model == NANO else model
+    if is_run(model):
+        path = read_config(Path(model) / CONFIG_FILE).model.path
+    return not path or _has_areas(read_checkpoint(find_checkpoint(path)))  # what is drawn afresh is a Qwen2-VL
+
+
 def _open(
-    model: str, dtype: str | None, seed: int
+    model: str, dtype: str | None, seed: int, pixels: dict[str, int]
 ) -> tuple[nnx.GraphDef, Params, Any, VLMConfig, jnp.dtype, Ends]:
     if is_run(model):
-        return *_open_run(Path(model), dtype), ()
+        return *_open_run(Path(model), dtype, pixels), ()
     computes_in = jnp.dtype(dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16"))
     folder, tokenizer, config = open_model(ModelConfig(path="" if model == NANO else model))
+    config = _with_pixels(config, pixels)
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: create(config, rngs=nnx.Rngs(0), dtype=computes_in)))
     if folder is not None:
         params = load_params(folder, config, param_dtype=computes_in)
@@ -110,11 +125,14 @@ def ends_of(folder: Path) -> Ends:
         raise ValueError(f"{path} can not be read: {error}; accepted: JSON with an eos_token_id") from error
 
 
-def _open_run(folder: Path, dtype: str | None) -> tuple[nnx.GraphDef, Params, Any, VLMConfig, jnp.dtype]:
+def _open_run(
+    folder: Path, dtype: str | None, pixels: dict[str, int]
+) -> tuple[nnx.GraphDef, Params, Any, VLMConfig, jnp.dtype]:
     """A run's policy as a model: the weights, and the adapter if it trained one."""
     run = read_config(folder / CONFIG_FILE)
     run = dataclasses.replace(run, mesh=MeshConfig())  # its checkpoints fit every mesh
     parts = build(run)
+    config = _with_pixels(parts.model_config, pixels)
     params = policy_params(parts, folder)
     if dtype is not None and dtype != run.model.dtype:
         # Only what is computed in: the weights stay as they were trained.
@@ -123,16 +141,18 @@ def _open_run(folder: Path, dtype: str | None) -> tuple[nnx.GraphDef, Params, An
     adapted = "adapter" in params
     graphdef = policy.adapted if adapted else policy.model
     states = (params["model"], params["adapter"]) if adapted else (params["model"],)
-    return graphdef, states, parts.tokenizer, parts.model_config, jnp.dtype(policy.dtype)
+    return graphdef, states, parts.tokenizer, config, jnp.dtype(policy.dtype)
 
 
-def _with_pixels(config: VLMConfig, max_pixels: int | None, min_pixels: int | None) -> VLMConfig:
+def _with_pixels(config: VLMConfig, pixels: dict[str, int]) -> VLMConfig:
     """The same model, its images scaled to other areas."""
-    changes = {"max_pixels": max_pixels, "min_pixels": min_pixels}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    if not changes:
+    if not pixels:
         return config
-    if not hasattr(config.image, "max_pixels"):
-        name, value = next(iter(changes.items()))
+    if not _has_areas(config):
+        name, value = next(iter(pixels.items()))
         raise ValueError(f"{name} is {value}; accepted: none, as this family scales every image to one size")
-    return dataclasses.replace(config, image=dataclasses.replace(config.image, **changes))
+    return dataclasses.replace(config, image=dataclasses.replace(config.image, **pixels))
+
+
+def _has_areas(config: VLMConfig) -> bool:
+    return hasattr(config.image, "max_pixels")

@@ -22,14 +22,22 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def scripted(monkeypatch, tmp_path):
-    """scripted.benchmark is asked, scripted.answerer answers, and scripted.loaded says how it was loaded."""
-    state = types.SimpleNamespace(benchmark=ScriptedBenchmark(), answerer=ScriptedAnswerer(), loaded=[])
+    """scripted.benchmark is asked, scripted.answerer answers, scripted.loaded says how it was loaded, and
+    scripted.areas whether it has a `max_pixels`."""
+    state = types.SimpleNamespace(
+        benchmark=ScriptedBenchmark(), answerer=ScriptedAnswerer(), loaded=[], areas=True
+    )
 
     def load_engine(model, **options):
         state.loaded.append(options)
         return state.answerer
 
-    models = types.SimpleNamespace(NANO="nano", is_run=lambda model: False, load_engine=load_engine)
+    models = types.SimpleNamespace(
+        NANO="nano",
+        is_run=lambda model: False,
+        load_engine=load_engine,
+        scales_to_areas=lambda model: state.areas,
+    )
     monkeypatch.setitem(sys.modules, "experiments.models", models)
     monkeypatch.setattr(benchmarks, "open_benchmark", lambda options: state.benchmark)
     monkeypatch.chdir(tmp_path)
@@ -203,9 +211,29 @@ def test_wrong_flags_and_help_from_the_command_line(capsys):
 
 def test_pixels_are_the_benchmarks_unless_they_are_said():
     benchmark = types.SimpleNamespace(max_pixels=200704, min_pixels=3136)
-    for given, want in ((None, (200704, 3136)), (0, (None, 3136)), (5000, (5000, 3136))):
-        assert benchmarks.pixels(Options("vsi_bench", max_pixels=given), benchmark) == want
-    assert benchmarks.pixels(Options("spatial"), object()) == (None, None)
+    for given, asked in ((None, {}), (0, {"max_pixels": None}), (5000, {"max_pixels": 5000})):
+        own = {"max_pixels": 200704, "min_pixels": 3136}
+        own = {name: value for name, value in own.items() if name not in asked}
+        assert benchmarks.pixels(Options("vsi_bench", max_pixels=given), benchmark) == (asked, own)
+    assert benchmarks.pixels(Options("spatial"), object()) == ({}, {})
+
+
+@pytest.mark.parametrize("areas", [True, False])
+def test_a_benchmarks_own_pixels_are_left_out_and_told_of_where_a_family_has_one_size(scripted, tmp_path, areas):
+    scripted.areas = areas
+    scripted.benchmark.max_pixels, scripted.benchmark.min_pixels = 200704, 3136
+    said = (
+        "The benchmark's max_pixels of 200704 and min_pixels of 3136 are not used: the model scales every image "
+        "to one size."
+    )
+    for _ in range(2):  # and where nothing is left to ask
+        assert run() == 0
+        notes = load(tmp_path / "results" / "nano-vsi_bench").results["notes"]
+        assert (said in notes) == (not areas)
+    (loaded,) = scripted.loaded
+    assert (loaded.get("max_pixels"), loaded.get("min_pixels")) == ((200704, 3136) if areas else (None, None))
+    assert run("--max-pixels", "9", "--name", "x") == 0
+    assert scripted.loaded[-1]["max_pixels"] == 9, "what a user asks for is for the model to refuse"
 
 
 def test_every_setting_of_another_benchmark_is_refused():

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import export
+from experiments import export, models
 from experiments.build import build
 from experiments.config import ImitationConfig, ModelConfig, RunConfig, to_json
-from experiments.models import _with_pixels, ends_of, load_engine
+from experiments.models import ends_of, load_engine, scales_to_areas
 from experiments.restore import initial_params, saved_part
 from vldac import train
 from vldac.checkpoint import Checkpointer, CheckpointError
@@ -23,6 +23,29 @@ from vldac.models.lora import LoRAConfig
 from vldac.models.siglip import SiglipConfig
 
 QWEN_IDS = {"image_token_id": 1, "vision_start_token_id": 2, "vision_end_token_id": 3}
+PUBLISHED_GEMMA = {  # what of the 4B checkpoint's config.json on the hub is not the default
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "mm_tokens_per_image": 256,
+    "model_type": "gemma3",
+    "text_config": {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    },
+    "vision_config": {
+        "hidden_size": 1152,
+        "image_size": 896,
+        "intermediate_size": 4304,
+        "model_type": "siglip_vision_model",
+        "num_attention_heads": 16,
+        "num_hidden_layers": 27,
+        "patch_size": 14,
+        "vision_use_head": False,
+    },
+}
 SMALL = {"lanes": 2, "max_length": 192}
 
 
@@ -114,7 +137,7 @@ def test_a_checkpoint_says_what_else_ends_an_answer(tmp_path):
             ends_of(tmp_path)
 
 
-def test_pixels_of_a_family_with_one_size_can_not_be_asked_for():
+def gemma() -> Gemma3Config:
     vision = SiglipConfig(
         image_size=16,
         patch_size=4,
@@ -124,7 +147,34 @@ def test_pixels_of_a_family_with_one_size_can_not_be_asked_for():
         num_attention_heads=2,
     )
     ids = {"image_token_id": 1, "boi_token_id": 2, "eoi_token_id": 3}
-    gemma = Gemma3Config(text=nano(10, **QWEN_IDS).text, vision=vision, tokens_per_image=4, **ids)
-    assert _with_pixels(gemma, None, None) is gemma
-    with pytest.raises(ValueError, match="max_pixels is 9; accepted: none"):
-        _with_pixels(gemma, 9, None)
+    return Gemma3Config(text=nano(10, **QWEN_IDS).text, vision=vision, tokens_per_image=4, **ids)
+
+
+def no_weights(*_, **__):
+    raise AssertionError("weights are loaded")
+
+
+def test_pixels_of_a_family_with_one_size_are_refused_before_weights_are_loaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "open_model", lambda config: (tmp_path, None, gemma()))
+    monkeypatch.setattr(models, "load_params", no_weights)
+    for name in ("max_pixels", "min_pixels"):
+        with pytest.raises(ValueError, match=f"{name} is 9; accepted: none, as this family scales every image"):
+            load_engine("gemma", **{name: 9}, **SMALL)
+
+
+def test_pixels_that_a_run_can_not_have_are_refused_before_weights_are_loaded(monkeypatch, run):
+    monkeypatch.setattr(models, "policy_params", no_weights)
+    with pytest.raises(ValueError, match="min_pixels, max_pixels are 1024, 5; accepted: 0 < min <= max"):
+        load_engine(str(run), max_pixels=5, **SMALL)
+
+
+def test_whether_a_model_has_pixels_is_read_off_its_configuration(run, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED_GEMMA))
+    assert not scales_to_areas(str(tmp_path))
+    assert scales_to_areas("nano") and scales_to_areas(str(run)) and scales_to_areas(str(run / "export" / "model"))
+    config = RunConfig(name="gemma", model=ModelConfig(path=str(tmp_path)))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(to_json(config))
+    assert not scales_to_areas(str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="no such folder"):
+        scales_to_areas(str(tmp_path / "nothing"))
