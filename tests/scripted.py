@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ class ScriptedAnswerer:
 
     Attributes:
       answers: words of the prompt -> the reply's text.
-      most: requests it was given at once at most.
       limit: characters of a prompt; a longer one does not fit.
       stop_after: requests after which it is interrupted.
     """
@@ -54,7 +53,7 @@ class ScriptedBenchmark:
       sizes: task -> number of questions.
       picture: "none", "picture" (one of 400 x 300) or "video" (four frames, shared by the questions of a task).
       damaged: ids that can not be read.
-      read: ids that were made so far.
+      read: ids that were made so far, pictures and all.
     """
 
     sizes: dict[str, int] = field(default_factory=lambda: {"object_rel_distance": 6, "route_planning": 4})
@@ -69,13 +68,13 @@ class ScriptedBenchmark:
     def __len__(self) -> int:
         return sum(self.sizes.values())
 
-    def questions(self) -> Iterator[Question]:
+    def questions(self, saved: Collection[str] = ()) -> Iterator[Question]:
         rows = [(task, number) for task, count in self.sizes.items() for number in range(count)]
         self._films = {
             task: Video(np.random.default_rng(i).integers(0, 256, (4, 48, 64, 3), np.uint8), fps=2.0)
             for i, task in enumerate(self.sizes)
         }
-        return map(self._question, rows)
+        return map(lambda row: self._question(row, saved), rows)
 
     def truth(self, name: str) -> str:
         return "AB"[hashlib.md5(name.encode()).digest()[0] % 2]
@@ -99,20 +98,24 @@ class ScriptedBenchmark:
         figures = {task: sum(scores) / len(scores) for task, scores in by_task.items()}
         return figures | {"overall": sum(figures.values()) / len(figures)}
 
-    def _question(self, row: tuple[str, int]) -> Question:
+    def _question(self, row: tuple[str, int], saved: Collection[str]) -> Question:
         task, number = row
         name = f"{task}/{number}"
-        self.read.append(name)
-        if name in self.damaged:
-            raise BenchmarkError(f"film of {name} is damaged; get it again")
         parts: list[Any] = [f"{self.words} {name}"]
+        if name not in saved:
+            self.read.append(name)
+            if name in self.damaged:
+                raise BenchmarkError(f"film of {name} is damaged; get it again")
+            self._show(parts, task, number)
+        return Question(
+            id=name, task=task, request=Request((Message("user", tuple(parts)),)), truth=self.truth(name)
+        )
+
+    def _show(self, parts: list[Any], task: str, number: int) -> None:
         if self.picture == "video":
             parts.insert(0, self._films[task])
         elif self.picture == "picture":
             parts.insert(0, np.full((300, 400, 3), number, np.uint8))
-        return Question(
-            id=name, task=task, request=Request((Message("user", tuple(parts)),)), truth=self.truth(name)
-        )
 
 
 def sample(name: str, task: str, score: float, answer: str = "A", notes: str = "") -> Sample:

@@ -10,7 +10,7 @@ BALROG asks again and again, as its worlds go on: it is run by `vldac.evaluate.b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -71,8 +71,12 @@ class Benchmark(Protocol):
     name: str
     unit: str
 
-    def questions(self) -> Iterator[Question]:
+    def questions(self, saved: Collection[str] = ()) -> Iterator[Question]:
         """All of them, in a fixed order, pictures read only when they are reached.
+
+        Args:
+          saved: ids of those that are answered already. They come without their pictures, which are neither read
+            nor drawn.
 
         Raises:
           BenchmarkError: a file that is missing or damaged, named with what to do.

@@ -16,9 +16,10 @@ from PIL import Image
 
 from vldac.evaluate import tables
 from vldac.evaluate.benchmark import BenchmarkError, Question
+from vldac.evaluate.samples import digest
 from vldac.evaluate.visualwebbench import CHOICE, PROTOCOLS, TASKS, TEXT, VisualWebBench, score
 from vldac.evaluate.visualwebbench.prompts import prompt
-from vldac.generate.request import Message, Reply, Request
+from vldac.generate.request import Message, Reply, Request, images_of
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is in the test extra")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -90,6 +91,17 @@ def parts(question: Question) -> tuple:
     (message,) = question.request.messages
     assert message.role == "user"
     return message.parts
+
+
+def test_no_screenshot_is_read_for_questions_that_are_saved(root, monkeypatch):
+    benchmark = VisualWebBench(root, tasks=["webqa"])
+    whole = list(benchmark.questions())
+    table, read = benchmark._tables["webqa"], []
+    image = table.image
+    monkeypatch.setattr(table, "image", lambda index: read.append(index) or image(index))
+    again = list(benchmark.questions([one.id for one in whole[1:]]))
+    assert read == [0] and [digest(one) for one in again] == [digest(one) for one in whole]
+    assert [len(images_of(one.request.messages)) for one in again] == [1, 0, 0, 0, 0]
 
 
 def test_each_task_is_asked_in_the_files_order_with_its_own_screenshot(root):

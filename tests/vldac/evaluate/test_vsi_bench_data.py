@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from vldac.evaluate import tables
 from vldac.evaluate.benchmark import BenchmarkError, Question
+from vldac.evaluate.samples import digest
 from vldac.evaluate.vsi_bench import CHOICE, NUMBER, VSIBench, aggregate
 from vldac.evaluate.vsi_bench.video import two_a_second, uniform
-from vldac.generate.request import Message, Reply, Request, Video
+from vldac.generate.request import Message, Reply, Request, Video, images_of
 
 av = pytest.importorskip("av", reason="av is in the test extra")
 pa = pytest.importorskip("pyarrow", reason="pyarrow is in the test extra")
@@ -253,6 +254,24 @@ def test_each_video_is_decoded_once(root, monkeypatch):
     monkeypatch.setattr(benchmark._videos, "read", lambda *name: names.append(name[:2]) or read(*name))
     frames = {id(one.request.messages[0].parts[0]) for one in list(benchmark.questions())}
     assert len(names) == len(set(names)) == len(frames) == 3
+
+
+def test_a_video_whose_questions_are_saved_is_not_decoded_again(root, monkeypatch):
+    """They come without it, and are known for the same ones all the same; a video of others is there for these."""
+    whole = {one.id: one for one in VSIBench(root, frames=2).questions()}
+    by_video = {}
+    for one in whole.values():
+        by_video.setdefault(one.data["dataset"], []).append(one.id)
+    saved = {*by_video["arkitscenes"], *by_video["scannet"][1:]}
+    benchmark = VSIBench(root, frames=2)
+    read, names = benchmark._videos.read, []
+    monkeypatch.setattr(benchmark._videos, "read", lambda *name: names.append(name[0]) or read(*name))
+    questions = list(benchmark.questions(saved))
+    assert names == ["scannet", "scannetpp"]
+    assert [one.id for one in questions] == list(whole)
+    for one in questions:
+        assert len(images_of(one.request.messages)) == (0 if one.id in saved else 2)
+        assert digest(one) == digest(whole[one.id])
 
 
 def test_a_proof_asks_the_first_of_each_task_by_id(root, rows):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -64,20 +64,16 @@ class Pages:
         """How many questions will be asked."""
         return self.questions_per_task * len(self.tasks)
 
-    def questions(self) -> Iterator[Question]:
-        """All of them, task by task."""
+    def questions(self, saved: Collection[str] = ()) -> Iterator[Question]:
+        """All of them, task by task; a page is drawn when its question is reached and not one of `saved`."""
         for task in self.tasks:
             for place, asked in enumerate(self.planned(task)):
-                image = visits.draw(asked.page)
-                if asked.outline is not None:
-                    image = marks.outlined(image, asked.outline)
-                if asked.boxes:
-                    image = marks.labelled(image, asked.boxes, asked.tags)
-                message = Message("user", (image, prompt(task, asked.row)))
+                name, text = f"{self.seed}/{task}/{place}", prompt(task, asked.row)
+                parts = (text,) if name in saved else (_drawn(asked), text)
                 yield Question(
-                    id=f"{self.seed}/{task}/{place}",
+                    id=name,
                     task=task,
-                    request=Request((message,), max_tokens=MAX_TOKENS),
+                    request=Request((Message("user", parts),), max_tokens=MAX_TOKENS),
                     truth=asked.truth,
                     data={"visit": asked.page.visit, "page": asked.page.name, **asked.row},
                 )
@@ -137,6 +133,16 @@ class Pages:
         if counted:
             figures["overall"] = float(np.mean(counted))
         return figures
+
+
+def _drawn(asked: Asked) -> np.ndarray:
+    """The page with the marks that it is asked with."""
+    image = visits.draw(asked.page)
+    if asked.outline is not None:
+        image = marks.outlined(image, asked.outline)
+    if asked.boxes:
+        image = marks.labelled(image, asked.boxes, asked.tags)
+    return image
 
 
 def _counts(task: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -89,17 +89,22 @@ class Spatial:
         """How many questions will be asked."""
         return self.questions_per_task * len(self.tasks)
 
-    def questions(self) -> Iterator[Question]:
-        """All of them, scene by scene; a film is rendered when its first question is reached, and then let go."""
+    def questions(self, saved: Collection[str] = ()) -> Iterator[Question]:
+        """All of them, scene by scene; a film is rendered when its first question is reached that is not one of
+        `saved`, and let go with its last."""
         last, video = -1, None
         for number, task, place, asked in self.plan:
-            if number != last or video is None:
-                last, video = number, Video(film(self.scene(number), self.image_shape))
+            name = f"{self.seed}/{task}/{place}"
+            if number != last:
+                last, video = number, None
+            if video is None and name not in saved:
+                video = Video(film(self.scene(number), self.image_shape))
             text = prompt(asked.text, task, asked.options)
+            parts = (text,) if name in saved else (video, text)
             yield Question(
-                id=f"{self.seed}/{task}/{place}",
+                id=name,
                 task=task,
-                request=Request((Message("user", (video, text)),), max_tokens=MAX_TOKENS),
+                request=Request((Message("user", parts),), max_tokens=MAX_TOKENS),
                 truth=asked.truth,
                 data={
                     "scene": number,

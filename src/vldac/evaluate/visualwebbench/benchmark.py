@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from vldac.evaluate.benchmark import Question, Sample
@@ -85,15 +85,15 @@ class VisualWebBench:
         """How many questions will be asked."""
         return len(self._asked)
 
-    def questions(self) -> Iterator[Question]:
-        """The chosen ones, task by task; a screenshot is read when its question is reached.
+    def questions(self, saved: Collection[str] = ()) -> Iterator[Question]:
+        """The chosen ones, task by task; a screenshot is read when its question is reached and not one of `saved`.
 
         The iterator goes on after an error: who catches it and calls `next` again is given the question after.
 
         Raises:
           BenchmarkError: a screenshot that turns out to be damaged, named.
         """
-        return map(self._question, self._asked)
+        return map(lambda asked: self._question(asked, saved), self._asked)
 
     def judge(self, question: Question, reply: Reply) -> Sample:
         """The scorer's figures for this answer alone in percent, the one that counts first; nan if it is left out.
@@ -140,15 +140,16 @@ class VisualWebBench:
             figures |= {prefix + name: value for name, value in _figures(samples, adapter, done).items()}
         return figures
 
-    def _question(self, asked: tuple[str, int]) -> Question:
+    def _question(self, asked: tuple[str, int], saved: Collection[str]) -> Question:
         task, index = asked
         table = self._tables[task]
-        row = table.rows[index]
-        message = Message("user", (table.image(index), prompt(task, row)))
+        row, name = table.rows[index], _id(task, index)
+        text = prompt(task, row)
+        parts = (text,) if name in saved else (table.image(index), text)
         return Question(
-            id=_id(task, index),
+            id=name,
             task=task,
-            request=Request((message,), max_tokens=self._max_tokens),
+            request=Request((Message("user", parts),), max_tokens=self._max_tokens),
             truth=row["answer"],
             data={name: row[name] for name in ("id", "website", *ASKS[task]) if name in row},
         )

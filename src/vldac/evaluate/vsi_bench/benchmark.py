@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,15 +119,15 @@ class VSIBench:
         """How many questions will be asked."""
         return len(self._asked)
 
-    def questions(self) -> Iterator[Question]:
-        """The chosen ones; a video is decoded when its first question is reached.
+    def questions(self, saved: Collection[str] = ()) -> Iterator[Question]:
+        """The chosen ones; a video is decoded when its first question is reached that is not one of `saved`.
 
         The iterator goes on after an error: who catches it and calls `next` again is given the question after.
 
         Raises:
           BenchmarkError: a video that turns out to be damaged, named; of each of its questions.
         """
-        return map(self._question, self._asked)
+        return map(lambda row: self._question(row, saved), self._asked)
 
     def judge(self, question: Question, reply: Reply) -> Sample:
         """See `judge`."""
@@ -146,19 +146,23 @@ class VSIBench:
             figures |= {prefix + name: value for name, value in _figures(results, done).items()}
         return figures
 
-    def _question(self, row: Row) -> Question:
+    def _question(self, row: Row, saved: Collection[str]) -> Question:
+        text = prompt(row.question, row.question_type, row.options)
+        parts = (text,) if str(row.id) in saved else (self._video(row), text)
+        return Question(
+            id=str(row.id),
+            task=row.question_type,
+            request=Request((Message("user", parts),), max_tokens=MAX_TOKENS),
+            truth=row.truth,
+            data={"dataset": row.dataset, "scene_name": row.scene, "options": list(row.options)},
+        )
+
+    def _video(self, row: Row) -> Video:
         key = row.dataset, row.scene
         if self._last is None or self._last[0] != key:
             self._last = None  # lets go of the last video before the next one is read
             self._last = key, self._videos.read(*key, self._choose)
-        text = prompt(row.question, row.question_type, row.options)
-        return Question(
-            id=str(row.id),
-            task=row.question_type,
-            request=Request((Message("user", (self._last[1], text)),), max_tokens=MAX_TOKENS),
-            truth=row.truth,
-            data={"dataset": row.dataset, "scene_name": row.scene, "options": list(row.options)},
-        )
+        return self._last[1]
 
 
 def _choose(sampling: str, count: int, frames: int, fps: float) -> np.ndarray:

@@ -14,7 +14,8 @@ from vldac.evaluate import visualwebbench
 from vldac.evaluate.benchmark import Question
 from vldac.evaluate.pages import TASKS, Pages, marks, visits
 from vldac.evaluate.pages.questions import HEADED, WEBQA, cards
-from vldac.generate.request import Reply, Request
+from vldac.evaluate.samples import digest
+from vldac.generate.request import Reply, Request, images_of
 
 EACH = 8
 
@@ -334,6 +335,15 @@ def test_no_constant_text_comes_far(benchmark, asked):
         metric = "f1" if task == "webqa" else "rouge_l"
         best = max(visualwebbench.score(task, [guess] * EACH, truths)[metric] for guess in guesses)
         assert best <= limit
+
+
+def test_no_page_is_drawn_for_questions_that_are_saved(rows, monkeypatch):
+    draw, drawn = visits.draw, []
+    monkeypatch.setattr(visits, "draw", lambda page: drawn.append(page) or draw(page))
+    again, kept = Pages(2, seed=3, tasks=["webqa"]), {row.id: row for row in rows}
+    saved, left = again.questions(["3/webqa/0"])
+    assert digest(saved) == digest(kept[saved.id]) and digest(left) == digest(kept[left.id])
+    assert [len(images_of(one.request.messages)) for one in (saved, left)] == [0, 1] and len(drawn) == 1
 
 
 def test_the_same_numbers_give_the_same_questions(rows):

@@ -19,9 +19,10 @@ from envs_jax.miniworld.maze import MazePlan
 from envs_jax.render import shapes
 from vldac.evaluate import vsi_bench
 from vldac.evaluate.benchmark import Question
+from vldac.evaluate.samples import digest
 from vldac.evaluate.spatial import TASKS, Spatial, geometry, questions, scenes
 from vldac.evaluate.spatial.film import film, surfaces
-from vldac.generate.request import Message, Reply, Request, Video
+from vldac.generate.request import Message, Reply, Request, Video, images_of
 
 IMAGE = (96, 96)
 EACH = 12
@@ -294,6 +295,20 @@ def test_questions_are_videos_with_the_prompt_of_vsi_bench(few):
         else:
             assert lines[2:] == ["Please answer the question using a single word or phrase."]
         assert row.request.max_tokens == 16
+
+
+def test_no_film_is_rendered_for_questions_that_are_saved(few, monkeypatch):
+    first, rows = few
+    rendered = []
+    monkeypatch.setattr(
+        "vldac.evaluate.spatial.benchmark.film",
+        lambda scene, shape: rendered.append(scene) or np.zeros((16, *shape, 3), np.uint8),
+    )
+    left = rows[-1]
+    for one, other in zip(rows, first.questions({row.id for row in rows} - {left.id}), strict=True):
+        assert digest(one) == digest(other)
+        assert len(images_of(other.request.messages)) == (16 if other.id == left.id else 0)
+    assert rendered == [first.scene(left.data["scene"])]
 
 
 def test_the_same_numbers_give_the_same_questions(few, benchmark):
