@@ -51,7 +51,7 @@ from vldac.report import write_report
 from vldac.report.benchmarks import save_benchmark
 
 PROGRAM = "python -m experiments.evaluate"
-GROUPS = 4  # questions read at a time, in units of lanes
+AT_ONCE = 3  # questions asked at a time, in units of lanes: one is being answered, two wait
 RUN = "run"
 _FREE = ("lanes", "max_length", "balrog.processes", "folder", "name")  # may change when an evaluation goes on
 
@@ -321,8 +321,8 @@ def _ask(evaluation: Evaluation, log: SampleLog, on_answer: Callable[[Record], N
             for record in log.records.values():
                 on_answer(record)
         else:
-            group = GROUPS * command.lanes
-            unread = ask(benchmark.questions(), benchmark.judge, evaluation.answerer, log, group, on_answer)
+            questions, at_once = benchmark.questions(log.records), AT_ONCE * command.lanes
+            unread = ask(questions, benchmark.judge, evaluation.answerer, log, at_once, on_answer)
     except KeyboardInterrupt:
         partial.append(_stopped(evaluation, log))
     partial += [f"{count} questions could not be read: {reason}" for reason, count in unread.items()]

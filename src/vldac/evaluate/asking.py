@@ -1,21 +1,50 @@
-"""Asks a benchmark's questions and saves every answer: in groups, so that memory does not grow with the benchmark.
+"""Asks a benchmark's questions and saves every answer.
 
-* A group is read while the one before is being answered. It ends at a number of questions or of bytes of pictures,
-  whichever comes first, so that two groups of pictures are in memory at most.
+* One thread reads questions and hands them to the model ahead of the answers, so that a lane whose answer has
+  ended finds the next question waiting. It pauses while enough of them are being answered, and while the pictures
+  of those that are not saved yet take the memory that they may: it does not grow with the benchmark.
+* Another saves the answers as they end, in the questions' order: one that overtakes another waits for it.
+* Whatever stops it, what has ended is saved; only what is being answered is lost.
 * What is saved already is not asked again. A saved item must be the question it was: another data set under the
   same ids is refused.
 """
 
 from __future__ import annotations
 
+import collections
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from vldac.evaluate.benchmark import BenchmarkError, Question, Sample
 from vldac.evaluate.samples import Record, SampleLog, digest
-from vldac.generate.request import Answerer, Reply, images_of
+from vldac.generate.request import Answerer, Reply, Request, images_of
 
-GROUP_BYTES = 512 * 2**20
+PICTURE_BYTES = 2**30
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """An answer that is being written."""
+
+    def cancel(self) -> None:
+        """It is not wanted any more."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Answerer, Protocol):
+    """An answerer that takes a request while it answers others, as the engine does."""
+
+    def submit(self, request: Request, listener: Callable[[str | Reply | BaseException], None]) -> Stream:
+        """Begins to answer. The listener is told pieces of text, and at last the reply or what went wrong.
+
+        Raises:
+          ValueError: a request that does not fit the model.
+        """
+        ...
 
 
 def ask(
@@ -23,20 +52,21 @@ def ask(
     judge: Callable[[Question, Reply], Sample],
     answerer: Answerer,
     log: SampleLog,
-    group: int,
+    at_once: int,
     on_answer: Callable[[Record], None] = lambda record: None,
-    group_bytes: int = GROUP_BYTES,
+    picture_bytes: int = PICTURE_BYTES,
 ) -> dict[str, int]:
     """Answers and saves all questions that are not saved yet.
 
     Args:
-      questions: read as they are needed, by another thread.
-      judge: scores an answer.
-      answerer: answers a group at a time.
+      questions: read as they are needed, by another thread; those that are saved may lack their pictures.
+      judge: scores an answer; called by another thread.
+      answerer: the model. One that is not `Streaming` answers a question at a time.
       log: where samples go; its records are not asked again.
-      group: questions at a time at most.
-      on_answer: called with every record, those that were saved before as well (by the thread that reads).
-      group_bytes: of pictures at a time, at most, unless a single question has more.
+      at_once: questions that are being answered, or wait for it, at most.
+      on_answer: called with every record, those that were saved before as well, by the threads that read and save.
+      picture_bytes: of the pictures of questions that are asked and not saved, at most, unless a single question
+        has more.
 
     Returns:
       Why questions could not be read, each reason with how many there were. A benchmark whose iterator goes on
@@ -48,16 +78,160 @@ def ask(
       RunFileError: a sample can not be written.
     """
     unread: dict[str, int] = {}
-    groups = _groups(_unsaved(_readable(questions, unread), log, on_answer), group, group_bytes)
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        upcoming = reader.submit(next, groups, None)
-        while (now := upcoming.result()) is not None:
-            upcoming = reader.submit(next, groups, None)
-            for question, reply in _replies(now, answerer):
-                on_answer(log.add(judge(question, reply), digest(question), reply))
+    line = _Line(answerer, at_once, picture_bytes)
+
+    def save() -> None:  # not in the caller's thread, where a Ctrl-C could come between
+        for question, reply in line.replies():
+            on_answer(log.add(judge(question, reply), digest(question), reply))
+
+    # The line is left before the threads are waited for: they end. Nothing is asked before there is who saves it,
+    # as a Ctrl-C may come between the two, and a thread that was just starting then is not waited for.
+    with ThreadPoolExecutor(max_workers=2) as threads, line:
+        saving = threads.submit(save)
+        reading = threads.submit(line.fill, _unsaved(_readable(questions, unread), log, on_answer))
+        saving.result()
+        reading.result()
     if unread and not log.records:
         raise BenchmarkError(next(iter(unread)))
     return unread
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A question, the buffers of its pictures ({id: bytes}: frames that questions share count once), its reply."""
+
+    question: Question
+    buffers: dict[int, int]
+    reply: Future[Reply]
+    stream: Stream | None
+
+    def cancel(self) -> None:
+        if self.reply.cancel() and self.stream is not None:
+            self.stream.cancel()
+
+
+class _Line:
+    """Questions that are asked and not saved yet, in order. A context manager: what is left in it is cancelled.
+
+    Args:
+      answerer, at_once, picture_bytes: see `ask`.
+    """
+
+    def __init__(self, answerer: Answerer, at_once: int, picture_bytes: int):
+        self._answerer, self._at_once, self._picture_bytes = answerer, at_once, picture_bytes
+        self._held: collections.deque[_Asked] = collections.deque()
+        self._changed = threading.Condition()
+        self._stopped = self._filling = self._filled = False
+
+    def fill(self, questions: Iterable[Question]) -> None:
+        """Asks them one after another, each as soon as there is room for it."""
+        with self._changed:
+            if self._stopped:
+                return
+            self._filling = True
+        try:
+            for question in questions:
+                buffers = {id(owner): owner.nbytes for owner in map(_owner, images_of(question.request.messages))}
+                with self._changed:
+                    self._changed.wait_for(lambda more=buffers: self._stopped or self._room(more))
+                    if self._stopped:
+                        return
+                asked = _Asked(question, buffers, *self._begin(question.request))
+                with self._changed:
+                    self._held.append(asked)
+                    if self._stopped:
+                        asked.cancel()
+                    self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._filled = True
+                self._changed.notify_all()
+
+    def replies(self) -> Iterator[tuple[Question, Reply]]:
+        """Each question with its reply, in order. An error is raised when those that have ended by then have come.
+
+        Raises:
+          BenchmarkError: the model can not take a question.
+          Exception: whatever went wrong on the device.
+        """
+        failure: BaseException | None = None
+        while (asked := self._first()) is not None:
+            try:
+                reply = asked.reply.result()
+            except CancelledError:
+                pass
+            except Exception as error:
+                failure = failure or _named(error, asked.question)
+                self.stop()
+            else:
+                yield asked.question, reply
+            with self._changed:
+                self._held.popleft()
+                self._changed.notify_all()
+        if failure is not None:
+            raise failure
+
+    def stop(self) -> None:
+        """No more is asked, and what is being answered is not wanted."""
+        with self._changed:
+            self._stopped = True
+            for asked in self._held:
+                asked.cancel()
+            self._changed.notify_all()
+
+    def __enter__(self) -> _Line:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def _first(self) -> _Asked | None:
+        """The one whose turn it is to be saved; None where there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held or self._filled or (self._stopped and not self._filling))
+            return self._held[0] if self._held else None
+
+    def _room(self, more: dict[int, int]) -> bool:
+        """Whether a question with such buffers may be asked."""
+        if sum(not asked.reply.done() for asked in self._held) >= self._at_once:
+            return False
+        held: dict[int, int] = {}
+        for asked in self._held:
+            held |= asked.buffers
+        return not held or more.keys() <= held.keys() or sum((held | more).values()) <= self._picture_bytes
+
+    def _begin(self, request: Request) -> tuple[Future[Reply], Stream | None]:
+        reply: Future[Reply] = Future()
+
+        def listen(event: str | Reply | BaseException) -> None:
+            # One that is cancelled is told a reply all the same, of what was written so far.
+            if isinstance(event, str) or not reply.set_running_or_notify_cancel():
+                return
+            if isinstance(event, Reply):
+                reply.set_result(event)
+            else:
+                reply.set_exception(event)
+            with self._changed:
+                self._changed.notify_all()
+
+        stream = None
+        try:
+            if isinstance(self._answerer, Streaming):
+                stream = self._answerer.submit(request, listen)
+            else:
+                listen(self._answerer.answer([request])[0])
+        except ValueError as error:  # what was asked before it is still answered
+            listen(error)
+        return reply, stream
+
+
+def _named(error: Exception, question: Question) -> Exception:
+    """A refusal with the question that it is about."""
+    if not isinstance(error, ValueError):
+        return error
+    named = BenchmarkError(f"question {question.id!r} can not be asked: {error}")
+    named.__cause__ = error
+    return named
 
 
 def _readable(questions: Iterable[Question], unread: dict[str, int]) -> Iterator[Question]:
@@ -74,19 +248,6 @@ def _readable(questions: Iterable[Question], unread: dict[str, int]) -> Iterator
             yield question
 
 
-def _replies(group: list[Question], answerer: Answerer) -> Iterator[tuple[Question, Reply]]:
-    """Each question with its reply. Where the model can not take one, those before it are answered."""
-    try:
-        replies = answerer.answer([question.request for question in group])
-    except ValueError as error:
-        if len(group) == 1:
-            raise BenchmarkError(f"question {group[0].id!r} can not be asked: {error}") from error
-        for question in group:
-            yield from _replies([question], answerer)
-    else:
-        yield from zip(group, replies, strict=True)
-
-
 def _unsaved(
     questions: Iterable[Question], log: SampleLog, on_answer: Callable[[Record], None]
 ) -> Iterator[Question]:
@@ -101,22 +262,6 @@ def _unsaved(
             )
         else:
             on_answer(record)
-
-
-def _groups(questions: Iterable[Question], group: int, group_bytes: int) -> Iterator[list[Question]]:
-    now: list[Question] = []
-    buffers: dict[int, int] = {}
-    for question in questions:
-        # Questions on one video may share its frames: a buffer counts once.
-        these = {id(owner): owner.nbytes for owner in map(_owner, images_of(question.request.messages))}
-        more = these.keys() - buffers.keys()
-        if now and (len(now) >= group or (more and sum((buffers | these).values()) > group_bytes)):
-            yield now
-            now, buffers = [], {}
-        now.append(question)
-        buffers |= these
-    if now:
-        yield now
 
 
 def _owner(pixels):
