@@ -27,6 +27,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -106,8 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     # Text, not markup: a path may hold brackets.
     console.print(Text(f"{command.target}  {command.model} on {command.benchmark}", style="bold"), soft_wrap=True)
+    answerer = evaluation.answerer
     try:
-        found = run(evaluation, console)
+        # An engine's thread that is still on the device as the process ends takes it down with it.
+        with answerer if isinstance(answerer, AbstractContextManager) else nullcontext():
+            found = run(evaluation, console)
         write_results_page(results.load(command.target))
     except (BenchmarkError, OSError) as error:
         print(f"error: {error}; what was answered is saved, and the same command goes on", file=sys.stderr)

@@ -86,6 +86,24 @@ def test_it_goes_on_after_ctrl_c_and_loads_nothing_when_all_is_done(scripted, tm
     capsys.readouterr()
 
 
+def test_an_engine_is_closed_before_the_process_ends(scripted, capsys):
+    """After a Ctrl-C it still writes: a daemon thread on the device would abort the process, exit code 134."""
+
+    class Engine(ScriptedAnswerer):
+        closed = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            self.closed += 1
+
+    for number, stop_after in enumerate((None, 5)):
+        scripted.answerer = Engine(stop_after=stop_after)
+        assert run("--name", f"x{number}") == 0 and scripted.answerer.closed == 1
+    capsys.readouterr()
+
+
 def test_a_killed_process_loses_nothing_that_was_saved(scripted, tmp_path):
     scripted.answerer.stop_after = 5
     run("--lanes", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from experiments.build import build
 from experiments.config import ImitationConfig, ModelConfig, RunConfig, to_json
 from experiments.models import ends_of, load_engine, scales_to_areas
 from experiments.restore import initial_params, saved_part
+from tests.scripted import ScriptedBenchmark
 from vldac import train
 from vldac.checkpoint import Checkpointer, CheckpointError
+from vldac.evaluate.asking import Streaming, ask
+from vldac.evaluate.samples import SampleLog
 from vldac.generate import Message, Request
 from vldac.models import Gemma3Config, nano
 from vldac.models.lora import LoRAConfig
@@ -98,6 +102,21 @@ def test_a_run_can_compute_in_another_type(run):
 
 def test_a_drawn_model_depends_on_its_seed():
     assert answers("nano", seed=0) != answers("nano", seed=1)
+
+
+def test_a_benchmark_is_asked_of_an_engine_and_answered_as_in_one_call(tmp_path):
+    benchmark = ScriptedBenchmark(sizes={"route_planning": 7})
+    with load_engine("nano", **SMALL) as engine, SampleLog(tmp_path) as log:
+        assert isinstance(engine, Streaming)
+        requests = [dataclasses.replace(one.request, max_tokens=12) for one in benchmark.questions()]
+        questions = [
+            dataclasses.replace(one, request=request)
+            for one, request in zip(benchmark.questions(), requests, strict=True)
+        ]
+        assert ask(questions, benchmark.judge, engine, log, 3 * engine.lanes) == {}
+        wanted = [reply.text for reply in engine.answer(requests)]
+    assert [record.answer for record in log.records.values()] == wanted
+    assert list(log.records) == [one.id for one in questions]
 
 
 def test_images_are_scaled_as_asked():
