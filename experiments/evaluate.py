@@ -197,10 +197,12 @@ def _pixels(
     command: Evaluate, benchmark: benchmarks.Asked | None
 ) -> tuple[dict[str, int | None], tuple[str, ...]]:
     """`max_pixels` and `min_pixels` for the model, and what of the benchmark's own it has no use for."""
+    asked, own = benchmarks.pixels(command, benchmark)
+    if not own:
+        return asked, ()
     from experiments.models import scales_to_areas
 
-    asked, own = benchmarks.pixels(command, benchmark)
-    if not own or scales_to_areas(command.model):
+    if scales_to_areas(command.model):
         return asked | own, ()
     unused = " and ".join(f"{name} of {value}" for name, value in own.items())
     return asked, (f"The benchmark's {unused} are not used: the model scales every image to one size.",)
