@@ -156,7 +156,7 @@ class ConversationEncoder:
             frames = picture.frames
             if missing := -len(frames) % together:  # the last frame stays
                 frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
-            spans = self._config.video_spans(len(frames), *frames.shape[1:3], picture.fps)
+            spans = self._config.video_spans(len(picture.frames), *frames.shape[1:3], picture.fps)
             layout.picture(frames.reshape(-1, together, *frames.shape[1:]), spans)
         else:
             layout.picture(picture[None, None], [self._config.image_span(*picture.shape[:2])])

@@ -69,12 +69,12 @@ class Qwen2VLConfig:
         """How a video stands in a prompt: `image_span`'s tokens once for every `temporal_patch_size` frames.
 
         Args:
-          frames: a multiple of `vision.temporal_patch_size`; a shorter video repeats its last frame.
+          frames: as they are; what the last step lacks of `vision.temporal_patch_size` repeats the last one.
           height, width: of a frame; it is scaled as an image is.
           fps: frames a second, for families that count time; 0 = unknown.
         """
         down, across = image_grid(self, height, width)
-        steps = frames // self.vision.temporal_patch_size
+        steps = -(-frames // self.vision.temporal_patch_size)
         still = image_position_offsets(down, across)
         times = (np.arange(steps) * self.time_interval(fps)).astype(np.int32)
         offsets = np.tile(still, (1, steps))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from vldac.generate import Message, Video, conversation
 from vldac.generate.bound import NFC_SHRINKS, most_bytes
 from vldac.generate.conversation import ConversationEncoder, TooLong
+from vldac.models.qwen3_vl import DeepstackVisionConfig, Qwen3VLConfig
 from vldac.text.tokenizer import BPE_TOKENIZER, IMAGE, load_tokenizer, vocabulary
 
 from .conftest import picture
@@ -207,6 +209,18 @@ def test_a_video_is_steps_of_one_span_and_its_last_frame_stays(model):
         [0, 0, 1, 1, 0, 0, 1, 1],
         [0, 1, 0, 1, 0, 1, 0, 1],
     ])  # fmt: skip
+
+
+def test_a_frame_that_is_repeated_is_told_at_its_own_time(tiny, tokenizer):
+    """Qwen3-VL is told the middle of a step; the last of three frames at 2 a second is at 1.0, not at 1.25."""
+    vision = DeepstackVisionConfig(**asdict(tiny.vision), num_position_embeddings=16, deepstack_blocks=(0,))
+    fields = {name: value for name, value in vars(tiny).items() if name != "vision"}
+    config = Qwen3VLConfig(vision=vision, **fields)
+    encoder = ConversationEncoder(tokenizer, vocabulary(tokenizer, config.vocab_size, config.special_ids), config)
+    found = encoder.encode((user(Video(np.stack([picture(n) for n in range(3)]), fps=2.0)),))
+    table = vocabulary(tokenizer, config.vocab_size, config.special_ids).bytes_of
+    said = b"".join(table[token] or b"" for token in found.tokens).decode()
+    assert "<0.2 seconds>" in said and "<1.0 seconds>" in said
 
 
 def test_a_family_without_videos_sees_pictures(gemma):
