@@ -190,6 +190,8 @@ def prepare(command: Evaluate, load: Callable[..., Answerer] | None = None) -> E
         seed=command.seed,
         **pixels,
     )
+    if model_facts(command.model) != facts:
+        raise ValueError(f"{command.model} has changed while it was loaded; accepted: the same command again")
     return Evaluation(command, configuration, facts, benchmark, planned, answerer, notes)
 
 
@@ -215,22 +217,20 @@ def model_facts(model: str) -> dict[str, Any]:
       ValueError: there is no such model.
     """
     from experiments.models import NANO, is_run
-    from experiments.restore import CHECKPOINT_FOLDER
+    from experiments.restore import newest_checkpoint
     from vldac.models.weights import find_checkpoint
 
     if model == NANO:
         return {"name": NANO, "kind": "freshly drawn, has learnt nothing"}
     if is_run(model):
-        steps = {
-            int(path.name): path for path in (Path(model) / CHECKPOINT_FOLDER).iterdir() if path.name.isdigit()
-        }
-        newest = max(steps, default=None)
+        found = newest_checkpoint(Path(model))
         return {
             "name": Path(model).resolve().name,
             "kind": RUN,
             "path": str(Path(model).resolve()),
-            "checkpoint": newest,
-            "saved": _when(steps[newest].stat()) if steps else None,
+            "checkpoint": found.iteration,
+            "folder": found.path.name,
+            "saved": _when(found.path.stat()),
         }
     folder = find_checkpoint(model).resolve()
     files = [(path.name, path.stat()) for path in sorted(folder.glob("*.safetensors"))]

@@ -7,8 +7,8 @@
     value_head.*       the critic
     config.json        the run's configuration
 
-From the run's newest whole checkpoint, so also from a run that has not ended. Exit codes: 0 done; 2 it can not be
-(nothing was written); 1 anything else.
+From the run's newest whole checkpoint, so also from a run that has not ended; a newer one that is damaged is told.
+Exit codes: 0 done; 2 it can not be (nothing was written); 1 anything else.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
 import tyro
@@ -27,11 +27,12 @@ import tyro
 from experiments.build import Parts, build
 from experiments.job import CONFIG_FILE
 from experiments.model_card import model_card
-from experiments.restore import policy_params
+from experiments.restore import Learnt, policy_params, tell
 from experiments.run import read_config
 from vldac.mesh import MeshConfig
 from vldac.metrics import RunFileError, read_summary
 from vldac.models.export import SHARD_BYTES, save_adapter, save_model, save_value_head, whole
+from vldac.report.success import without
 from vldac.text.chat import CHAT_TEMPLATE
 
 PROGRAM = "python -m experiments.export"
@@ -95,14 +96,38 @@ def export(command: Export) -> dict[str, str]:
     with whole(command.target) as folder:
         # On one device, whatever the run had: its checkpoints fit every mesh.
         parts = build(dataclasses.replace(config, mesh=MeshConfig()))
-        contents = _write(folder, command, parts)
-        contents = {CARD_FILE: "this card", **contents}
-        (folder / CARD_FILE).write_text(model_card(parts, read_summary(command.run), contents), encoding="utf-8")
+        learnt = policy_params(parts, command.run)
+        tell(learnt.notes)
+        contents = {CARD_FILE: "this card", **_write(folder, command, parts, learnt.params)}
+        summary = summary_of(learnt, read_summary(command.run), config.iterations)
+        (folder / CARD_FILE).write_text(model_card(parts, summary, contents), encoding="utf-8")
     return contents
 
 
-def _write(folder: Path, command: Export, parts: Parts) -> dict[str, str]:
-    params, lora = policy_params(parts, command.run), parts.config.model.lora
+def summary_of(learnt: Learnt, summary: Mapping[str, Any], iterations: int) -> dict[str, Any]:
+    """A run's summary, as far as it is about these parameters: they may be of before the run's end.
+
+    Args:
+      learnt: what is exported.
+      summary: of the run.
+      iterations: of the whole run; what it says of the model after RL was measured after the last.
+    """
+    ended = learnt.iteration == iterations
+    if not ended:
+        summary = without(summary, "after") | {"seconds": learnt.seconds}
+    return (
+        {"seconds": learnt.seconds}
+        | summary
+        | {
+            "iterations": learnt.iteration,
+            "env_steps": learnt.env_steps,
+            "interrupted": not ended,
+        }
+    )
+
+
+def _write(folder: Path, command: Export, parts: Parts, params: Mapping[str, Any]) -> dict[str, str]:
+    lora = parts.config.model.lora
     adapter = params.get("adapter")
     tokenizer = parts.tokenizer
     if not tokenizer.chat_template:

@@ -19,7 +19,7 @@ from flax import nnx
 from experiments.build import build, open_model
 from experiments.config import ModelConfig
 from experiments.job import CONFIG_FILE
-from experiments.restore import policy_params
+from experiments.restore import policy_params, tell
 from experiments.run import read_config
 from vldac.generate.engine import Engine
 from vldac.generate.lanes import Params
@@ -133,7 +133,9 @@ def _open_run(
     run = dataclasses.replace(run, mesh=MeshConfig())  # its checkpoints fit every mesh
     parts = build(run)
     config = _with_pixels(parts.model_config, pixels)
-    params = policy_params(parts, folder)
+    learnt = policy_params(parts, folder)
+    tell(learnt.notes)
+    params = learnt.params
     if dtype is not None and dtype != run.model.dtype:
         # Only what is computed in: the weights stay as they were trained.
         parts = build(dataclasses.replace(run, model=dataclasses.replace(run.model, dtype=dtype)))

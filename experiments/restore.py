@@ -7,6 +7,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import jax.numpy as jnp
 
 from experiments.build import Parts
 from vldac import mesh, train
-from vldac.checkpoint import Checkpointer, CheckpointError, CheckpointMismatch, Restored
+from vldac.checkpoint import Checkpointer, CheckpointError, CheckpointMismatch, Found, Restored
 from vldac.models.weights import load_params
 from vldac.params import init_params
 
@@ -79,8 +82,26 @@ def restore_state(parts: Parts, checkpoints: Checkpointer) -> Restored | None:
     return restored
 
 
-def policy_params(parts: Parts, run_dir: Path) -> dict[str, Any]:
-    """The parameters that a run has come to: {"model", "adapter" (with LoRA), "value"}.
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What a run has come to, by its newest whole checkpoint.
+
+    Attributes:
+      params: {"model", "adapter" (with LoRA), "value"}.
+      iteration, env_steps: so many were done.
+      seconds: by phase, that the run had taken.
+      notes: one line for every newer checkpoint that had to be passed over, see `tell`.
+    """
+
+    params: dict[str, Any]
+    iteration: int
+    env_steps: int
+    seconds: dict[str, float]
+    notes: list[str]
+
+
+def policy_params(parts: Parts, run_dir: Path) -> Learnt:
+    """The policy's parameters that a run has come to, and how far that is.
 
     Raises:
       CheckpointError: no checkpoint, or none that can be read.
@@ -88,5 +109,30 @@ def policy_params(parts: Parts, run_dir: Path) -> dict[str, Any]:
     with Checkpointer(run_dir / CHECKPOINT_FOLDER) as checkpoints:
         restored = restore_state(parts, checkpoints)
     if restored is None:
-        raise CheckpointError("restore", run_dir / CHECKPOINT_FOLDER, "there is no checkpoint yet")
-    return restored.state.policy_params
+        raise _nothing(run_dir)
+    state = restored.state
+    seconds = restored.extra["seconds"]
+    return Learnt(state.policy_params, restored.iteration, int(state.env_steps), seconds, restored.notes)
+
+
+def newest_checkpoint(run_dir: Path) -> Found:
+    """Which checkpoint `policy_params` would restore.
+
+    Raises:
+      CheckpointError: no checkpoint, or none that can be read.
+    """
+    with Checkpointer(run_dir / CHECKPOINT_FOLDER) as checkpoints:
+        found = checkpoints.newest()
+    if found is None:
+        raise _nothing(run_dir)
+    return found
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Says on standard error which checkpoints were passed over."""
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
+
+
+def _nothing(run_dir: Path) -> CheckpointError:
+    return CheckpointError("restore", run_dir / CHECKPOINT_FOLDER, "there is no checkpoint yet")

@@ -19,6 +19,14 @@ TRAINING_ALONE = shlex.split("--imitation.steps 0 --evaluation.unseen --evaluati
 """After `SMALL`: iterations and nothing else."""
 
 
+def damage(run: Path) -> Path:
+    """Cuts the largest file of a run's newest checkpoint, whose folder it returns."""
+    newest = max(path for path in (run / "checkpoints").iterdir() if path.name[0] != ".")
+    victim = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-7])
+    return newest
+
+
 def start(*arguments: object) -> subprocess.Popen:
     """`python -m experiments.run` with these arguments; standard error is in its standard output."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "COLUMNS": "200"}

@@ -115,7 +115,7 @@ def test_the_run_trains_an_adapter_on_the_checkpoint(run_dir, checkpoint):
 
 def test_its_checkpoints_hold_no_weights_of_the_model(run_dir, checkpoint):
     parts = build(read_config(run_dir / "config.json"))
-    params = policy_params(parts, run_dir)
+    params = policy_params(parts, run_dir).params
     base = torch_state(checkpoint)
     name = "model.language_model.embed_tokens.weight"
     np.testing.assert_array_equal(params["model"]["language_model"]["embed_tokens"]["weight"][...], base[name])

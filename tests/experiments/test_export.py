@@ -23,9 +23,10 @@ from experiments import export
 from experiments.build import build
 from experiments.config import ModelConfig, from_json, to_json
 from experiments.restore import initial_params, policy_params, saved_part
+from tests.runs import damage
 from vldac import train
 from vldac.checkpoint import Checkpointer
-from vldac.metrics import read_summary
+from vldac.metrics import read_metrics, read_summary
 from vldac.models import Inputs, ValueHead
 from vldac.models.export import load_value_head
 from vldac.models.lora import LoRAConfig
@@ -120,7 +121,7 @@ def load_torch(folder):
 
 def test_transformers_says_what_a_fresh_model_says(full, frame):
     parts, folder = parts_of(full), full / "export" / "model"
-    policy, params = parts.policies[WORLD], policy_params(parts, full)
+    policy, params = parts.policies[WORLD], policy_params(parts, full).params
     theirs = their_logits(load_torch(folder), folder, policy, frame)
     np.testing.assert_allclose(our_logits(policy, params, frame), theirs, atol=1e-4, rtol=0)
 
@@ -142,7 +143,7 @@ def test_tokenizer_and_template_in_the_export_write_the_policys_prompt(full):
 
 def test_the_critic_goes_with_it(full):
     parts = parts_of(full)
-    saved, loaded = policy_params(parts, full)["value"], load_value_head(full / "export")
+    saved, loaded = policy_params(parts, full).params["value"], load_value_head(full / "export")
     jax.tree.map(np.testing.assert_array_equal, saved, loaded)
     head = ValueHead(parts.model_config.hidden_size, parts.config.model.value_head, rngs=nnx.Rngs(0))
     assert jax.tree.structure(nnx.state(head)) == jax.tree.structure(loaded)
@@ -150,7 +151,7 @@ def test_the_critic_goes_with_it(full):
 
 def test_peft_and_transformers_say_what_a_policy_with_an_adapter_says(adapted, frame):
     parts, out = parts_of(adapted), adapted / "out"
-    policy, params = parts.policies[WORLD], policy_params(parts, adapted)
+    policy, params = parts.policies[WORLD], policy_params(parts, adapted).params
     ours = our_logits(policy, params, frame)
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md",
@@ -186,9 +187,28 @@ def test_the_card_holds_the_runs_numbers_and_no_others(full):
     assert "Measured" not in body and str(full) not in card
 
 
+def test_the_card_is_about_the_checkpoint_that_is_exported(full, tmp_path, capsys):
+    """The newest of six iterations is damaged: what was measured and counted after them is not the fourth's."""
+    run = shutil.copytree(full, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
+    newest = damage(run)
+    assert export.main([str(run), "--to", str(tmp_path / "out")]) == 0
+    assert f"warning: {newest}: " in (told := capsys.readouterr().err) and "passed over" in told
+    learnt = policy_params(parts_of(run), run)
+    assert learnt.iteration == 4
+    jax.tree.map(np.testing.assert_array_equal, learnt.params["value"], load_value_head(tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "- Iterations: 4 (stopped before its end)\n" in card
+    assert f"- Environment steps: {read_metrics(run)[3]['env_steps']:,}\n" in card
+    assert "it has not been measured after it" in card and "| model before RL |" in card
+    assert "| model after RL |" not in card
+    whole = (full / "export" / "README.md").read_text()
+    assert "- Iterations: 6\n" in whole and "| model after RL |" in whole
+
+
 def test_the_card_of_a_run_without_numbers_has_none(adapted):
     card = (adapted / "out" / "README.md").read_text()
-    assert "The run has not been evaluated." in card and "The run has not been summed up." in card
+    assert "The run has not been evaluated." in card and "- Iterations: 0 (stopped before its end)\n" in card
+    assert "- Environment steps: 0\n" in card and "- Time: " not in card
     assert "some-base, trained with LoRA (rank 2, alpha 3, on q_proj, " in card
     assert "library_name: peft" in card and "- lora" in card and "base_model" not in card  # a folder is no id
     for line in ("license: other", "license_name: free", "That of the base model: free (LICENSE)."):

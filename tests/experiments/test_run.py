@@ -20,7 +20,7 @@ import experiments.run
 from experiments import processes
 from experiments.config import ConfigError, to_json
 from experiments.run import claim, parse
-from tests.runs import ROOT, SMALL, TRAINING_ALONE, run, start
+from tests.runs import ROOT, SMALL, TRAINING_ALONE, damage, run, start
 from vldac.metrics import read_metrics, read_summary
 
 
@@ -107,9 +107,7 @@ def test_a_corrupt_newest_checkpoint_is_passed_over_and_said(whole, tmp_path):
     folder, _ = whole
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    newest = max(path for path in (copy / "checkpoints").iterdir() if path.name[0] != ".")
-    victim = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-    victim.write_bytes(victim.read_bytes()[:-7])
+    newest = damage(copy)
     code, output = run("--resume", copy)
     assert code == 0, output
     assert str(newest) in output and "passed over" in output and "Going on after iteration 4" in output

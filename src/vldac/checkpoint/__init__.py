@@ -20,6 +20,6 @@
     checkpoints/.00000009.old/       being deleted, or left over from a kill
 """
 
-from vldac.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointMismatch, Restored
+from vldac.checkpoint.checkpointer import Checkpointer, CheckpointError, CheckpointMismatch, Found, Restored
 
-__all__ = ["CheckpointError", "CheckpointMismatch", "Checkpointer", "Restored"]
+__all__ = ["CheckpointError", "CheckpointMismatch", "Checkpointer", "Found", "Restored"]

@@ -51,6 +51,21 @@ class CheckpointMismatch(CheckpointError, ValueError):
 
 
 @dataclass(frozen=True)
+class Found:
+    """The newest checkpoint that is whole.
+
+    Attributes:
+      iteration: as saved.
+      path: of its folder.
+      notes: one line for every newer checkpoint that had to be passed over: its path and why.
+    """
+
+    iteration: int
+    path: Path
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class Restored:
     """What `Checkpointer.restore` found.
 
@@ -58,7 +73,7 @@ class Restored:
       iteration: as saved.
       state: as saved, in the structure and on the devices of `like`.
       extra: as saved, in JSON's types (tuples have become lists, keys strings).
-      notes: one line for every newer checkpoint that had to be passed over: its path and why.
+      notes: of newer ones that had to be passed over, see `Found`.
     """
 
     iteration: int
@@ -154,6 +169,23 @@ class Checkpointer:
                 if self._pending.done():  # it is not after a Ctrl-C
                     self._pending = None
 
+    def newest(self) -> Found | None:
+        """The newest checkpoint that is whole, None if no save was ever finished. Every byte is looked at.
+
+        Raises:
+          CheckpointError: there are checkpoints, but none is whole; or the folder cannot be read.
+        """
+        self.wait()
+        notes = []
+        for iteration, path in self._paths():
+            fault = self._check(path)
+            if fault is None:
+                return Found(iteration, path, self._interrupted(iteration) + notes)
+            notes.append(f"{path}: {fault}; passed over")
+        if not notes:
+            return None
+        raise CheckpointError("restore", self.folder, f"no checkpoint is whole ({'; '.join(notes)})")
+
     def restore(self, like: PyTree) -> Restored | None:
         """Reads the newest checkpoint that is whole. Writes and deletes nothing.
 
@@ -169,21 +201,14 @@ class Checkpointer:
           CheckpointMismatch: the newest whole checkpoint has other leaves, shapes or dtypes than `like`.
           CheckpointError: there are checkpoints, but none is whole; or the folder cannot be read.
         """
-        self.wait()
-        notes = []
-        paths = self._paths()
-        for iteration, path in paths:
-            fault = self._check(path)
-            if fault is None:
-                with _as_checkpoint_error("restore", path):
-                    if jax.process_count() > 1:
-                        assert_equal(iteration, "processes see different checkpoints; their folder must be shared")
-                    state, extra = self._load(path, like)
-                return Restored(iteration, state, extra, self._interrupted(iteration) + notes)
-            notes.append(f"{path}: {fault}; passed over")
-        if not paths:
+        found = self.newest()
+        if found is None:
             return None
-        raise CheckpointError("restore", self.folder, f"no checkpoint is whole ({'; '.join(notes)})")
+        with _as_checkpoint_error("restore", found.path):
+            if jax.process_count() > 1:
+                assert_equal(found.iteration, "processes see different checkpoints; their folder must be shared")
+            state, extra = self._load(found.path, like)
+        return Restored(found.iteration, state, extra, found.notes)
 
     def close(self) -> None:
         """Waits for the last save. Harmless when repeated.

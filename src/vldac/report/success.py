@@ -20,6 +20,8 @@ POLICIES = {
     "after": "model after RL",
     "expert": "scripted expert",
 }
+FIGURES = ("success_rate", "steps_to_goal", "mean_return")  # of a summary, with intervals
+INVALID = "parse_failure_rate"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def results(summary: Mapping[str, Any]) -> list[WorldResult]:
     Raises:
       ValueError: an interval is malformed; the message names it.
     """
-    measured = {key: _tables(summary, key) for key in ("success_rate", "steps_to_goal", "mean_return")}
+    measured = {key: _tables(summary, key) for key in FIGURES}
     worlds = list(dict.fromkeys(world for table in measured.values() for world in table))
     found = []
     for index, world in enumerate(worlds):
@@ -80,6 +82,20 @@ def results(summary: Mapping[str, Any]) -> list[WorldResult]:
         )
         found.append(WorldResult(world, index == 0, rows))
     return found
+
+
+def without(summary: Mapping[str, Any], policy: str) -> dict[str, Any]:
+    """The same summary with no figures of this policy. What is malformed stays, for `results` to name."""
+    rest = {}
+    for key in (*FIGURES, INVALID):
+        if isinstance(table := summary.get(key), Mapping):
+            rest[key] = {
+                world: {p: figure for p, figure in policies.items() if p != policy}
+                if isinstance(policies, Mapping)
+                else policies
+                for world, policies in table.items()
+            }
+    return {**summary, **rest}
 
 
 def headline(result: WorldResult) -> str:
@@ -159,7 +175,7 @@ def _judgement(before: Interval, after: Interval) -> str:
 
 
 def _invalid(summary: Mapping[str, Any], world: str, policy: str) -> float | None:
-    rates = summary.get("parse_failure_rate")
+    rates = summary.get(INVALID)
     of_world = rates.get(world) if isinstance(rates, Mapping) else None
     rate = of_world.get(policy) if isinstance(of_world, Mapping) else None
     return float(rate) if isinstance(rate, int | float) else None

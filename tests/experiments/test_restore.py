@@ -1,0 +1,69 @@
+"""Which checkpoint of a run is used, and that whoever asks the model is told."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import benchmarks, evaluate
+from experiments.models import load_engine
+from tests.runs import damage
+from tests.scripted import ScriptedAnswerer, ScriptedBenchmark
+from vldac.checkpoint import Checkpointer
+
+
+@pytest.fixture
+def run(whole, tmp_path) -> Path:
+    """A run of six iterations, to write into; its checkpoints are those after 2, 4 and 6."""
+    return shutil.copytree(whole[0], tmp_path / "run")
+
+
+def test_an_evaluation_is_of_the_checkpoint_that_is_restored(run):
+    def used():
+        facts = evaluate.model_facts(str(run))
+        return facts["checkpoint"], facts["folder"]
+
+    assert used() == (6, "00000006")
+    with Checkpointer(run / "checkpoints") as checkpoints:
+        checkpoints.save(6, {"once": np.ones(3)}, blocking=True)
+    assert used() == (6, "00000006-1"), "the same iteration saved again"
+    again = damage(run)
+    assert used() == (6, "00000006"), "what is not whole is not used"
+    shutil.rmtree(again)
+    damage(run)
+    assert used() == (4, "00000004")
+
+
+def test_answers_of_another_checkpoint_are_not_taken_for_this_ones(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmarks, "open_benchmark", lambda options: ScriptedBenchmark())
+    command = evaluate.Evaluate(model=str(run), folder=tmp_path / "results")
+    evaluation = evaluate.prepare(command, lambda model, **options: ScriptedAnswerer())
+    command.target.mkdir(parents=True)
+    configuration = {"configuration": evaluation.configuration, "model": evaluation.model}
+    evaluate.results.write_json(command.target / evaluate.CONFIG_FILE, configuration)
+    damage(run)
+    with pytest.raises(ValueError, match=r"model\.checkpoint is 4, and 6 in"):
+        evaluate.prepare(command, lambda model, **options: ScriptedAnswerer())
+
+
+def test_a_run_that_saves_while_it_is_loaded_is_not_evaluated(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmarks, "open_benchmark", lambda options: ScriptedBenchmark())
+
+    def load(model, **options):
+        with Checkpointer(run / "checkpoints") as checkpoints:
+            checkpoints.save(8, {"late": np.ones(3)}, blocking=True)
+        return ScriptedAnswerer()
+
+    command = evaluate.Evaluate(model=str(run), folder=tmp_path / "results")
+    with pytest.raises(ValueError, match="run has changed while it was loaded; accepted: the same command again"):
+        evaluate.prepare(command, load)
+    assert not command.target.exists()
+
+
+def test_who_asks_a_run_is_told_what_was_passed_over(run, capsys):
+    newest = damage(run)
+    with load_engine(str(run), lanes=1, max_length=128):
+        assert capsys.readouterr().err.startswith(f"warning: {newest}: ")
