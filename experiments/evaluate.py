@@ -215,15 +215,18 @@ def model_facts(model: str) -> dict[str, Any]:
 
     Raises:
       ValueError: there is no such model.
+      RunFileError: a run without a checkpoint that can be read.
     """
     from experiments.models import NANO, is_run
-    from experiments.restore import newest_checkpoint
+    from experiments.restore import newest_checkpoint, tell
     from vldac.models.weights import find_checkpoint
 
     if model == NANO:
         return {"name": NANO, "kind": "freshly drawn, has learnt nothing"}
     if is_run(model):
         found = newest_checkpoint(Path(model))
+        for note in found.notes:
+            tell(note)
         return {
             "name": Path(model).resolve().name,
             "kind": RUN,

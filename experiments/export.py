@@ -97,7 +97,8 @@ def export(command: Export) -> dict[str, str]:
         # On one device, whatever the run had: its checkpoints fit every mesh.
         parts = build(dataclasses.replace(config, mesh=MeshConfig()))
         learnt = policy_params(parts, command.run)
-        tell(learnt.notes)
+        for note in learnt.notes:
+            tell(note)
         contents = {CARD_FILE: "this card", **_write(folder, command, parts, learnt.params)}
         summary = summary_of(learnt, read_summary(command.run), config.iterations)
         (folder / CARD_FILE).write_text(model_card(parts, summary, contents), encoding="utf-8")
@@ -115,15 +116,8 @@ def summary_of(learnt: Learnt, summary: Mapping[str, Any], iterations: int) -> d
     ended = learnt.iteration == iterations
     if not ended:
         summary = without(summary, "after") | {"seconds": learnt.seconds}
-    return (
-        {"seconds": learnt.seconds}
-        | summary
-        | {
-            "iterations": learnt.iteration,
-            "env_steps": learnt.env_steps,
-            "interrupted": not ended,
-        }
-    )
+    done = {"iterations": learnt.iteration, "env_steps": learnt.env_steps, "interrupted": not ended}
+    return {"seconds": learnt.seconds} | summary | done
 
 
 def _write(folder: Path, command: Export, parts: Parts, params: Mapping[str, Any]) -> dict[str, str]:

@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,10 +128,10 @@ def newest_checkpoint(run_dir: Path) -> Found:
     return found
 
 
-def tell(notes: Iterable[str]) -> None:
-    """Says on standard error which checkpoints were passed over."""
-    for note in notes:
-        print(f"warning: {note}", file=sys.stderr)
+@functools.cache
+def tell(note: str) -> None:
+    """Says on standard error that a checkpoint was passed over: once a process, whoever comes upon it."""
+    print(f"warning: {note}", file=sys.stderr)
 
 
 def _nothing(run_dir: Path) -> CheckpointError:

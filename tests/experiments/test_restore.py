@@ -21,7 +21,7 @@ def run(whole, tmp_path) -> Path:
     return shutil.copytree(whole[0], tmp_path / "run")
 
 
-def test_an_evaluation_is_of_the_checkpoint_that_is_restored(run):
+def test_an_evaluation_is_of_the_checkpoint_that_is_restored(run, capsys):
     def used():
         facts = evaluate.model_facts(str(run))
         return facts["checkpoint"], facts["folder"]
@@ -35,6 +35,7 @@ def test_an_evaluation_is_of_the_checkpoint_that_is_restored(run):
     shutil.rmtree(again)
     damage(run)
     assert used() == (4, "00000004")
+    assert "00000006: " in capsys.readouterr().err
 
 
 def test_answers_of_another_checkpoint_are_not_taken_for_this_ones(run, tmp_path, monkeypatch):
@@ -63,7 +64,10 @@ def test_a_run_that_saves_while_it_is_loaded_is_not_evaluated(run, tmp_path, mon
     assert not command.target.exists()
 
 
-def test_who_asks_a_run_is_told_what_was_passed_over(run, capsys):
+def test_who_asks_a_run_is_told_once_what_was_passed_over(run, capsys):
     newest = damage(run)
     with load_engine(str(run), lanes=1, max_length=128):
-        assert capsys.readouterr().err.startswith(f"warning: {newest}: ")
+        told = capsys.readouterr().err
+    assert told.startswith(f"warning: {newest}: ") and told.count("passed over") == 1
+    evaluate.model_facts(str(run))
+    assert capsys.readouterr().err == ""
