@@ -67,6 +67,7 @@ class Clock:
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
+        self._loaded: dict[str, float] = {}
         self._started = time.perf_counter()
         self._before = 0.0
 
@@ -86,10 +87,19 @@ class Clock:
     def dump(self) -> dict[str, float]:
         return {**self.seconds, "total": self.total}
 
+    @property
+    def idle(self) -> bool:
+        """Whether this process has done nothing yet."""
+        return self.seconds == self._loaded
+
     def load(self, dumped: dict[str, float]) -> None:
-        """Goes on from what `dump` gave."""
-        self.seconds = {name: seconds for name, seconds in dumped.items() if name != "total"}
-        self._before = dumped.get("total", 0.0)
+        """Goes on from what `dump` gave; of several, from the larger number of each phase."""
+        for name, seconds in dumped.items():
+            if name == "total":
+                self._before = max(self._before, seconds)
+            else:
+                self.seconds[name] = max(self.seconds.get(name, 0.0), seconds)
+        self._loaded = dict(self.seconds)
 
 
 class Interrupt:
@@ -162,9 +172,12 @@ class Job:
           DoesNotFit: the compiler says that an iteration needs more memory than there is.
         """
         config, setup = self.parts.config, self.parts.setup
-        if not resume and self._writes:
-            write_atomically(self.run_dir / CONFIG_FILE, to_json(config).encode())
-            write_summary(self.run_dir, self.parts.facts())
+        if self._writes:
+            if not resume:
+                write_atomically(self.run_dir / CONFIG_FILE, to_json(config).encode())
+            summary, facts = read_summary(self.run_dir), self.parts.facts()
+            if facts.keys() - summary.keys():
+                write_summary(self.run_dir, facts | summary)
         # Where the model computes in float32 it shall be float32: GPUs and TPUs would round products to less.
         precise = "highest" if config.model.dtype == "float32" else "default"
         with (
@@ -225,7 +238,9 @@ class Job:
         for note in restored.notes:
             self.console.print(Text(note, style="yellow"), soft_wrap=True)  # a path may look like markup
         self.console.print(f"Going on after iteration {restored.iteration}.")
+        # What came after the checkpoint took its time, too.
         self.clock.load(restored.extra["seconds"])
+        self.clock.load(read_summary(self.run_dir).get("seconds") or {})
         return restored.state
 
     def _warm_start(self, display: Display, interrupt: Interrupt) -> train.TrainState | None:
@@ -325,24 +340,32 @@ class Job:
             return jax.device_get(run(params, key))
 
     def _judge(self, label: str, state: train.TrainState, display: Display, interrupt: Interrupt) -> None:
-        """Evaluates on every world and notes the figures in the summary; skips what it holds already."""
+        """Evaluates on every world and notes the figures in the summary; skips what it holds already.
+
+        Before RL only a model that has not been trained can be measured.
+        """
         if not self.parts.config.evaluation.episodes:
             return
         summary = read_summary(self.run_dir)
+        too_late = label == "before" and int(state.iteration) > 0
         display.stage(f"evaluation {label} RL", total=len(self.parts.policies))
         for number, (name, policy) in enumerate(self.parts.policies.items()):
             if interrupt.wanted:
                 return
-            if label not in summary.get("success_rate", {}).get(name, {}):
-                if label == "before":
+            measured = summary.get("success_rate", {}).get(name, {})
+            if label not in measured:
+                if label == "before" and "expert" not in measured:
                     self._baseline(summary, name, jax.random.fold_in(self._key(BASELINES), number))
-                key = jax.random.fold_in(self._key(EVALUATION), number)
-                results, recording = self._play(name, state.policy_params, key)
-                note(summary, name, label, results)
-                if self._writes:
-                    if name == self.parts.config.world:
+                if too_late:
+                    display.note(f"{name}: no figures from before RL are left, and it is too late to measure them")
+                else:
+                    key = jax.random.fold_in(self._key(EVALUATION), number)
+                    results, recording = self._play(name, state.policy_params, key)
+                    note(summary, name, label, results)
+                    if self._writes and name == self.parts.config.world:
                         world = self.parts.worlds[name]
                         save_episodes(self.run_dir, label, episodes_of(policy, world, results, recording))
+                if self._writes:
                     write_summary(self.run_dir, summary)
             display.advance({})
 
@@ -356,26 +379,40 @@ class Job:
         note(summary, name, "expert", expert)
 
     def _summarise(self, state: train.TrainState | None, interrupted: bool) -> dict[str, Any]:
+        """The run's summary, written; left as it is by a process that found nothing to do."""
         summary = read_summary(self.run_dir)
-        summary |= {
+        stands = {
             "iterations": 0 if state is None else int(state.iteration),
             "env_steps": 0 if state is None else int(state.env_steps),
             "interrupted": interrupted,
+        }
+        if self.clock.idle and stands.items() <= summary.items():
+            return summary
+        before = summary.get("device_memory_bytes") or {}  # of the run's earlier processes
+        counted, worst = "counted by the compiler", "at the worst moment"
+        summary |= stands | {
             "seconds": self.clock.dump(),
             "device_memory_bytes": {
                 "estimated": memory.estimate(
                     self.parts.setup, self.parts.model_config, self.parts.abstract_params(), self.parts.mesh_sizes
                 ).peak,
-                "counted by the compiler": self._counted,
-                "at the worst moment": memory.device_peak(),
+                counted: _larger(before.get(counted), self._counted),
+                worst: _larger(before.get(worst), memory.device_peak()),
                 "limit": self._memory,
             },
-            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_memory_mib": _larger(
+                summary.get("peak_memory_mib"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            ),
             "versions": versions(),
         }
         if self._writes:
             write_summary(self.run_dir, summary)
         return summary
+
+
+def _larger(before: int | float | None, now: int | float | None) -> int | float | None:
+    """Of a figure that an earlier process or this one may not know."""
+    return max((figure for figure in (before, now) if figure is not None), default=None)
 
 
 def note(summary: dict[str, Any], world: str, label: str, results: Results) -> None:
@@ -384,7 +421,7 @@ def note(summary: dict[str, Any], world: str, label: str, results: Results) -> N
     steps = int(results.length.sum())
     figures = {
         "success_rate": wilson(int(success.sum()), len(success)),
-        "steps_to_goal": mean_interval(results.length[success]),
+        "steps_to_goal": mean_interval(results.length[success].astype(float)),
         "mean_return": mean_interval(results.episode_return),
     }
     for name, interval in figures.items():

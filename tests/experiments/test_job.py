@@ -1,0 +1,56 @@
+"""What a run that goes on says of itself: what it cost in all, and only what was measured when it could be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from experiments.run import main
+from tests.runs import damage
+from vldac.metrics import read_summary, write_summary
+
+
+@pytest.fixture
+def ended(whole, tmp_path) -> Path:
+    """A run that is done, to go on with."""
+    return shutil.copytree(whole[0], tmp_path / "run")
+
+
+def test_a_run_that_is_done_keeps_its_summary_to_the_byte(ended):
+    before = (ended / "summary.json").read_bytes()
+    assert main(["--resume", str(ended)]) == 0
+    assert (ended / "summary.json").read_bytes() == before
+
+
+def test_what_earlier_processes_took_is_counted(ended):
+    """It goes on from the fourth of six iterations, and the summary has timed the sixth."""
+    known = read_summary(ended)
+    known["seconds"] |= {"update": 1e6, "total": 2e6}
+    known["device_memory_bytes"] |= {"counted by the compiler": 2**60, "at the worst moment": 2**61}
+    write_summary(ended, known | {"peak_memory_mib": 1e9})
+    damage(ended)
+    assert main(["--resume", str(ended)]) == 0
+    summary = read_summary(ended)
+    assert summary["seconds"]["update"] > 1e6 and summary["seconds"]["total"] > 2e6
+    for phase, seconds in known["seconds"].items():
+        assert summary["seconds"][phase] >= seconds, phase
+    assert summary["device_memory_bytes"]["counted by the compiler"] == 2**60
+    assert summary["device_memory_bytes"]["at the worst moment"] == 2**61
+    assert summary["peak_memory_mib"] == 1e9 and summary["iterations"] == 6
+
+
+def test_a_trained_model_is_not_measured_as_that_before_rl(ended, capsys):
+    """Of its summary the figures after RL alone are left: facts, and what others reach, are found again."""
+    was = read_summary(ended)
+    after = {world: {"after": measured["after"]} for world, measured in was["success_rate"].items()}
+    write_summary(ended, {"success_rate": after})
+    assert main(["--resume", str(ended)]) == 0
+    told, summary = " ".join(capsys.readouterr().out.split()), read_summary(ended)
+    for world, measured in summary["success_rate"].items():
+        assert measured == {name: was["success_rate"][world][name] for name in ("random", "expert", "after")}
+        assert f"{world}: no figures from before RL are left" in told
+    for fact in ("model", "episodes", "worlds"):
+        assert summary[fact] == was[fact]
+    assert list(summary["success_rate"]) == list(was["success_rate"])
