@@ -5,7 +5,8 @@
 * Programs are compiled ahead of time, each once, and the time for that is booked apart from what they do.
 * On a mesh of devices everything is on all of them. Where several processes share the mesh, all go through the
   same stages, and only the first one writes and prints.
-* The first Ctrl-C (or SIGTERM) ends the run after the iteration that is running: saved, reported, resumable.
+* The first Ctrl-C (or SIGTERM) ends the run after the iteration that is running, or the warm start's few updates:
+  saved, reported, resumable.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -38,14 +40,17 @@ from experiments.restore import (
     IMITATION,
     PERIODIC,
     TRAINING,
+    WARM_START_FOLDER,
     initial_params,
     restore_state,
+    restore_warm_start,
     saved_part,
+    saved_warm_start,
     stage_key,
 )
 from experiments.runtime import compile_iteration
 from vldac import __version__, imitation, memory, mesh, train, watch
-from vldac.checkpoint import Checkpointer
+from vldac.checkpoint import Checkpointer, Restored
 from vldac.evaluate.statistics import mean_interval, wilson
 from vldac.evaluate.worlds import Recording, Results, play_policy, play_scripted
 from vldac.metrics import MetricsWriter, read_summary, write_atomically, write_summary
@@ -187,11 +192,16 @@ class Job:
             Checkpointer(self.run_dir / CHECKPOINT_FOLDER, config.checkpoint.keep) as checkpoints,
             Display(config.iterations, self.console) as display,
         ):
-            state = self._restore(checkpoints) if resume else None
-            if state is None:
-                state = self._warm_start(display, interrupt)
+            restored = restore_state(self.parts, checkpoints) if resume else None
+            if restored is not None:
+                self._go_on(restored, f"iteration {restored.iteration}")
+                state = restored.state
+            else:
+                state = self._warm_start(display, interrupt, resume)
                 if state is not None:
                     checkpoints.save(0, saved_part(state), {"seconds": self.clock.dump()}, blocking=True)
+            if state is not None and self._writes:
+                shutil.rmtree(self.run_dir / WARM_START_FOLDER, ignore_errors=True)
             if state is not None and not interrupt.wanted:
                 self._judge("before", state, display, interrupt)
             if state is not None and not interrupt.wanted:
@@ -229,31 +239,37 @@ class Job:
             memory.check(setup, self._counted or 0, self._memory, "the compiler's count")
         return self._programs["iteration"]
 
-    def _restore(self, checkpoints: Checkpointer) -> train.TrainState | None:
-        """The newest whole checkpoint, None if the run was stopped before its first."""
-        restored = restore_state(self.parts, checkpoints)
-        if restored is None:
-            self.console.print("No checkpoint yet: starting over.")
-            return None
+    def _go_on(self, restored: Restored, after: str) -> None:
+        """Says what the run goes on from, and counts what has been done."""
         for note in restored.notes:
             self.console.print(Text(note, style="yellow"), soft_wrap=True)  # a path may look like markup
-        self.console.print(f"Going on after iteration {restored.iteration}.")
+        self.console.print(f"Going on after {after}.")
         # What came after the checkpoint took its time, too.
         self.clock.load(restored.extra["seconds"])
         self.clock.load(read_summary(self.run_dir).get("seconds") or {})
-        return restored.state
 
-    def _warm_start(self, display: Display, interrupt: Interrupt) -> train.TrainState | None:
-        """Initial parameters, taught by imitation; None if interrupted (there is little to save yet)."""
-        display.stage("weights")
-        with self.clock("weights"):
-            params = jax.block_until_ready(initial_params(self.parts))
+    def _warm_start(self, display: Display, interrupt: Interrupt, resume: bool) -> train.TrainState | None:
+        """Initial parameters, taught by imitation; None if interrupted: saved, and gone on with by `resume`."""
         setup = self.parts.imitation
-        if steps := setup.config.steps:
-            display.stage("warm start", total=steps)
-            state = imitation.init(setup, params, self._key(IMITATION))
-            for done in range(0, steps, _CHUNK):
+        steps = setup.config.steps
+        with Checkpointer(self.run_dir / WARM_START_FOLDER, keep=1) as stopped:
+            restored = restore_warm_start(self.parts, stopped) if resume and steps else None
+            if restored is not None:
+                self._go_on(restored, f"update {restored.iteration} of the warm start")
+                first, state = restored.iteration, restored.state
+            else:
+                if resume:
+                    self.console.print("No checkpoint yet: starting over.")
+                display.stage("weights")
+                with self.clock("weights"):
+                    params = jax.block_until_ready(initial_params(self.parts))
+                if not steps:
+                    return train.init(self.parts.setup, params, self._key(TRAINING))
+                first, state = 0, imitation.init(setup, params, self._key(IMITATION))
+            display.stage("warm start", total=steps, completed=first)
+            for done in range(first, steps, _CHUNK):
                 if interrupt.wanted:
+                    stopped.save(done, saved_warm_start(state), {"seconds": self.clock.dump()}, blocking=True)
                     return None
                 chunk = min(_CHUNK, steps - done)
                 run = self._compiled(("imitation", chunk), imitation.jit_run, setup, chunk, state)
@@ -261,8 +277,7 @@ class Job:
                     state, metrics = run(state)
                     metrics = jax.device_get(metrics)
                 display.advance({f"imitation/{name}": float(value) for name, value in metrics.items()}, chunk)
-            params = state.params
-        return train.init(self.parts.setup, params, self._key(TRAINING))
+        return train.init(self.parts.setup, state.params, self._key(TRAINING))
 
     def _train(
         self, state: train.TrainState, checkpoints: Checkpointer, display: Display, interrupt: Interrupt

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from experiments.build import Parts
-from vldac import mesh, train
+from vldac import imitation, mesh, train
 from vldac.checkpoint import Checkpointer, CheckpointError, CheckpointMismatch, Found, Restored
 from vldac.models.weights import load_params
 from vldac.params import init_params
 
 CHECKPOINT_FOLDER = "checkpoints"
+WARM_START_FOLDER = "warm_start"  # of one that was stopped, until it is done
 # Each stage draws from a key of its own: that of the seed, folded with one of these.
 WEIGHTS, IMITATION, TRAINING, EVALUATION, PERIODIC, BASELINES = range(6)
 
@@ -79,6 +80,33 @@ def restore_state(parts: Parts, checkpoints: Checkpointer) -> Restored | None:
         with mesh.use(parts.mesh):
             state = restored.state.replace(frozen=initial_params(parts)["model"])
         restored = Restored(restored.iteration, state, restored.extra, restored.notes)
+    return restored
+
+
+def saved_warm_start(state: imitation.ImitationState) -> imitation.ImitationState:
+    """What is saved of a warm start that is stopped: all but the weights under an adapter."""
+    params = state.params
+    return state.replace(params={**params, "model": None}) if "adapter" in params else state
+
+
+def restore_warm_start(parts: Parts, checkpoints: Checkpointer) -> Restored | None:
+    """A warm start that was stopped, its state complete; `iteration` is its updates. None if there is none.
+
+    Raises:
+      CheckpointError: it can not be read.
+    """
+    like = jax.eval_shape(
+        lambda params, key: imitation.init(parts.imitation, params, key),
+        parts.abstract_params(),
+        stage_key(parts, IMITATION),
+    )
+    with mesh.use(parts.mesh):
+        like = mesh.placed(like, like.specs(), parts.mesh)
+        restored = checkpoints.restore(saved_warm_start(like))
+        if restored is not None and restored.state.params["model"] is None:
+            params = {**restored.state.params, "model": initial_params(parts)["model"]}
+            state = restored.state.replace(params=params)
+            restored = Restored(restored.iteration, state, restored.extra, restored.notes)
     return restored
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from envs_jax import World
 from vldac.lanes import Lanes, Observation, ResetPool, advance, begin, random_actions, select
-from vldac.mesh import gather, shard_batch, shard_params
+from vldac.mesh import batch_specs, constrain, gather, param_specs, shard_batch, shard_params, whole_specs
 from vldac.policy import Policy
 from vldac.text.fragments import AnswerWriter
 
@@ -97,6 +97,14 @@ class ImitationState:
     lanes: Lanes
     key: PRNGKeyArray
 
+    def specs(self) -> ImitationState:
+        """How the state, or its shapes, lies on the ambient mesh: a `PartitionSpec` in place of every leaf."""
+        return whole_specs(self).replace(
+            params=param_specs(self.params),
+            opt_state=param_specs(self.opt_state),
+            lanes=batch_specs(self.lanes),
+        )
+
 
 @struct.dataclass
 class Demonstration:
@@ -166,13 +174,7 @@ def run(setup: Imitation, steps: int, state: ImitationState) -> tuple[ImitationS
         return state.replace(params=params, opt_state=opt_state, lanes=lanes, key=key), metrics
 
     state, metrics = jax.lax.scan(step, state, length=steps)
-    state = state.replace(
-        params=shard_params(state.params),
-        opt_state=shard_params(state.opt_state),
-        lanes=shard_batch(state.lanes),
-        key=gather(state.key),
-    )
-    return state, gather(jax.tree.map(jnp.mean, metrics))
+    return constrain(state, state.specs()), gather(jax.tree.map(jnp.mean, metrics))
 
 
 jit_run = jax.jit(run, static_argnums=(0, 1), donate_argnums=2)

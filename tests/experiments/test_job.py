@@ -5,10 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from experiments.run import main
-from tests.runs import damage
+from experiments import job
+from experiments.build import build
+from experiments.restore import policy_params
+from experiments.run import main, read_config
+from tests.runs import SMALL, TRAINING_ALONE, damage
 from vldac.metrics import read_summary, write_summary
 
 
@@ -54,3 +59,36 @@ def test_a_trained_model_is_not_measured_as_that_before_rl(ended, capsys):
     for fact in ("model", "episodes", "worlds"):
         assert summary[fact] == was[fact]
     assert list(summary["success_rate"]) == list(was["success_rate"])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param([], marks=pytest.mark.slow, id="whole"),
+        pytest.param(["--model.lora.rank", "2"], id="adapter"),
+    ],
+)
+def test_a_warm_start_that_is_stopped_goes_on_to_the_same_weights(tmp_path, capsys, monkeypatch, model):
+    monkeypatch.setattr(job, "_CHUNK", 1)
+
+    def start(name, *arguments, updates):
+        """Stopped after so many updates, or with the warm start."""
+        wishes = iter([False] * updates)
+        monkeypatch.setattr(job.Interrupt, "wanted", property(lambda self: next(wishes, True)))
+        assert main([*map(str, arguments)]) == 0
+        return tmp_path / name, capsys.readouterr().out
+
+    def new(name, updates):
+        settings = [*SMALL, *TRAINING_ALONE, *model, "--imitation.steps", 3, "--world", "cards/number_line"]
+        return start(name, *settings, "--folder", tmp_path, "--name", name, updates=updates)
+
+    whole, _ = new("whole", updates=3)
+    run, told = new("stopped", updates=2)
+    assert "Stopped and saved" in told and not (run / "checkpoints").exists()
+    taken = read_summary(run)["seconds"]
+    run, told = start("stopped", "--resume", run, updates=1)
+    assert "Going on after update 2 of the warm start." in told and not (run / "warm_start").exists()
+    assert all(seconds >= taken[phase] for phase, seconds in read_summary(run)["seconds"].items())
+    ours, theirs = (policy_params(build(read_config(path / "config.json")), path) for path in (run, whole))
+    assert ours.iteration == theirs.iteration == 0
+    jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
