@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vldac.evaluate.statistics import Interval, mean_interval, outside, wilson
-from vldac.report.success import details, headline, results, steps_sentence
+from vldac.report.success import details, headline, results, steps_sentence, without
 
 
 def result(success=None, steps=None, **more):
@@ -95,6 +95,18 @@ def test_rows_are_in_reading_order_and_the_first_world_is_the_trained_one():
     assert found[1].row("after").episode_return == Interval(1.0, 0.5, float("inf"))
     assert found[1].row("after").invalid == 0.5 and found[0].row("random").invalid is None
     assert results({}) == []
+
+
+def test_one_policys_figures_can_be_left_out_and_nothing_else():
+    figures = {"before": rate(4), "after": rate(5)}
+    summary = {key: {"w": dict(figures)} for key in ("success_rate", "steps_to_goal", "mean_return")}
+    summary |= {"parse_failure_rate": {"w": {"before": 0.5, "after": 0.25}}, "iterations": 6}
+    left = without(summary, "after")
+    (world,) = results(left)
+    assert [(row.policy, row.invalid) for row in world.rows] == [("before", 0.5)]
+    assert left["iterations"] == 6 and summary["success_rate"]["w"] == figures, "the summary itself stays"
+    for malformed in ({"success_rate": [1]}, {"success_rate": {"w": 0.5}}, {}):
+        assert without(malformed, "after") == malformed
 
 
 @pytest.mark.parametrize(
