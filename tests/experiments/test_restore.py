@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import benchmarks, evaluate
+from experiments.build import build
 from experiments.models import load_engine
-from tests.runs import damage
+from experiments.restore import initial_params, restore_state, saved_part
+from experiments.run import parse
+from tests.runs import SMALL, damage
 from tests.scripted import ScriptedAnswerer, ScriptedBenchmark
+from vldac import train
 from vldac.checkpoint import Checkpointer
 
 
@@ -71,3 +77,19 @@ def test_who_asks_a_run_is_told_once_what_was_passed_over(run, capsys):
     assert told.startswith(f"warning: {newest}: ") and told.count("passed over") == 1
     evaluate.model_facts(str(run))
     assert capsys.readouterr().err == ""
+
+
+def test_a_taught_adapter_of_before_it_was_the_references_is_still_restored(tmp_path):
+    """Such a checkpoint has no adapter for the reference: the run goes on as it began, without."""
+    words = [*SMALL, "--model.lora.rank", "2", "--folder", str(tmp_path)]
+    parts = build(parse(["number_line", *words]).config)
+    untaught = dataclasses.replace(parts.setup, taught=False)
+    state = train.init(untaught, initial_params(parts), jax.random.key(1))
+    with Checkpointer(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(0, saved_part(state), {"seconds": {}}, blocking=True)
+        old = restore_state(parts, checkpoints).state
+        taught = train.init(parts.setup, initial_params(parts), jax.random.key(1))
+        checkpoints.save(1, saved_part(taught), {"seconds": {}}, blocking=True)
+        new = restore_state(parts, checkpoints).state
+    assert parts.setup.taught and old.reference is None
+    jax.tree.map(np.testing.assert_array_equal, new.reference, taught.reference)
