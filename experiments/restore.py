@@ -7,14 +7,16 @@
 
 from __future__ import annotations
 
-import functools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 from experiments.build import Parts
 from vldac import imitation, mesh, train
@@ -62,13 +64,8 @@ def restore_state(parts: Parts, checkpoints: Checkpointer) -> Restored | None:
     Raises:
       CheckpointError: there are checkpoints, and none can be read.
     """
-    like = jax.eval_shape(
-        lambda params, key: train.init(parts.setup, params, key),
-        parts.abstract_params(),
-        stage_key(parts, TRAINING),
-    )
+    like = _like(parts, partial(train.init, parts.setup), TRAINING)
     with mesh.use(parts.mesh):
-        like = mesh.placed(like, like.specs(), parts.mesh)
         try:
             restored = checkpoints.restore(saved_part(like))
         except CheckpointMismatch:
@@ -95,13 +92,8 @@ def restore_warm_start(parts: Parts, checkpoints: Checkpointer) -> Restored | No
     Raises:
       CheckpointError: it can not be read.
     """
-    like = jax.eval_shape(
-        lambda params, key: imitation.init(parts.imitation, params, key),
-        parts.abstract_params(),
-        stage_key(parts, IMITATION),
-    )
+    like = _like(parts, partial(imitation.init, parts.imitation), IMITATION)
     with mesh.use(parts.mesh):
-        like = mesh.placed(like, like.specs(), parts.mesh)
         restored = checkpoints.restore(saved_warm_start(like))
         if restored is not None and restored.state.params["model"] is None:
             params = {**restored.state.params, "model": initial_params(parts)["model"]}
@@ -156,10 +148,17 @@ def newest_checkpoint(run_dir: Path) -> Found:
     return found
 
 
-@functools.cache
+@cache
 def tell(note: str) -> None:
     """Says on standard error that a checkpoint was passed over: once a process, whoever comes upon it."""
     print(f"warning: {note}", file=sys.stderr)
+
+
+def _like(parts: Parts, init: Callable[[Any, PRNGKeyArray], Any], stage: int) -> Any:
+    """Shapes of a stage's state, and where each of its leaves lies."""
+    like = jax.eval_shape(init, parts.abstract_params(), stage_key(parts, stage))
+    with mesh.use(parts.mesh):
+        return mesh.placed(like, like.specs(), parts.mesh)
 
 
 def _nothing(run_dir: Path) -> CheckpointError:

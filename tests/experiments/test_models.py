@@ -16,6 +16,7 @@ from experiments.build import build
 from experiments.config import ImitationConfig, ModelConfig, RunConfig, to_json
 from experiments.models import ends_of, load_engine, scales_to_areas
 from experiments.restore import initial_params, saved_part
+from tests.published import GEMMA_3_4B
 from tests.scripted import ScriptedBenchmark
 from vldac import train
 from vldac.checkpoint import Checkpointer, CheckpointError
@@ -27,29 +28,6 @@ from vldac.models.lora import LoRAConfig
 from vldac.models.siglip import SiglipConfig
 
 QWEN_IDS = {"image_token_id": 1, "vision_start_token_id": 2, "vision_end_token_id": 3}
-PUBLISHED_GEMMA = {  # what of the 4B checkpoint's config.json on the hub is not the default
-    "architectures": ["Gemma3ForConditionalGeneration"],
-    "mm_tokens_per_image": 256,
-    "model_type": "gemma3",
-    "text_config": {
-        "hidden_size": 2560,
-        "intermediate_size": 10240,
-        "model_type": "gemma3_text",
-        "num_hidden_layers": 34,
-        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
-        "sliding_window": 1024,
-    },
-    "vision_config": {
-        "hidden_size": 1152,
-        "image_size": 896,
-        "intermediate_size": 4304,
-        "model_type": "siglip_vision_model",
-        "num_attention_heads": 16,
-        "num_hidden_layers": 27,
-        "patch_size": 14,
-        "vision_use_head": False,
-    },
-}
 SMALL = {"lanes": 2, "max_length": 192}
 
 
@@ -188,7 +166,7 @@ def test_pixels_that_a_run_can_not_have_are_refused_before_weights_are_loaded(mo
 
 
 def test_whether_a_model_has_pixels_is_read_off_its_configuration(run, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED_GEMMA))
+    (tmp_path / "config.json").write_text(json.dumps(GEMMA_3_4B))
     assert not scales_to_areas(str(tmp_path))
     assert scales_to_areas("nano") and scales_to_areas(str(run)) and scales_to_areas(str(run / "export" / "model"))
     config = RunConfig(name="gemma", model=ModelConfig(path=str(tmp_path)))

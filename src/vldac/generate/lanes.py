@@ -20,11 +20,10 @@ from vldac.models import VLM, Inputs, KVCache
 from vldac.models.config import TextConfig
 from vldac.models.decoder import DecodeLayers
 from vldac.sampling import draw
+from vldac.scoring import BANNED
 
-Params = tuple[
-    nnx.State, ...
-]  # what the model's definition is merged with: weights, and an adapter if there is one
-BANNED = -1e30  # logit of a token that can not be written
+# What the model's definition is merged with: weights, and an adapter if there is one.
+Params = tuple[nnx.State, ...]
 COLDEST = 1e-5  # below it sampling is no different from taking the likeliest, and logits would overflow
 
 
