@@ -225,8 +225,7 @@ def model_facts(model: str) -> dict[str, Any]:
         return {"name": NANO, "kind": "freshly drawn, has learnt nothing"}
     if is_run(model):
         found = newest_checkpoint(Path(model))
-        for note in found.notes:
-            tell(note)
+        tell(found.notes)
         return {
             "name": Path(model).resolve().name,
             "kind": RUN,

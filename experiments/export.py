@@ -97,8 +97,7 @@ def export(command: Export) -> dict[str, str]:
         # On one device, whatever the run had: its checkpoints fit every mesh.
         parts = build(dataclasses.replace(config, mesh=MeshConfig()))
         learnt = policy_params(parts, command.run)
-        for note in learnt.notes:
-            tell(note)
+        tell(learnt.notes)
         contents = {CARD_FILE: "this card", **_write(folder, command, parts, learnt.params)}
         summary = summary_of(learnt, read_summary(command.run), config.iterations)
         (folder / CARD_FILE).write_text(model_card(parts, summary, contents), encoding="utf-8")

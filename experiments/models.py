@@ -134,8 +134,7 @@ def _open_run(
     parts = build(run)
     config = _with_pixels(parts.model_config, pixels)
     learnt = policy_params(parts, folder)
-    for note in learnt.notes:
-        tell(note)
+    tell(learnt.notes)
     params = learnt.params
     if dtype is not None and dtype != run.model.dtype:
         # Only what is computed in: the weights stay as they were trained.

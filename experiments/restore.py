@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -148,9 +148,14 @@ def newest_checkpoint(run_dir: Path) -> Found:
     return found
 
 
+def tell(notes: Iterable[str]) -> None:
+    """Says on standard error which checkpoints were passed over: each once a process, whoever comes upon it."""
+    for note in notes:
+        _warn(note)
+
+
 @cache
-def tell(note: str) -> None:
-    """Says on standard error that a checkpoint was passed over: once a process, whoever comes upon it."""
+def _warn(note: str) -> None:
     print(f"warning: {note}", file=sys.stderr)
 
 
