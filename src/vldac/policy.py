@@ -24,7 +24,6 @@ from envs_jax.world import slots_of
 from vldac import scoring
 from vldac.answers import Answers, Prepared, Response, Scores, Sight
 from vldac.lanes import Observation
-from vldac.mesh import batch_ways, shard_batch
 from vldac.models import VLM, Inputs, KVCache, TowerWork, ValueHead, Visual, VLMConfig, create, lora
 from vldac.models.lora import LoRAConfig
 from vldac.models.value_head import REFERENCE_SIZES
@@ -356,50 +355,19 @@ class Policy:
         answered, _ = model.forward(inputs, prefix, self.config.remat, self.config.unroll, first=context - 1)
         states = self.grammar.states(tokens, mask)
         left = jnp.broadcast_to(length - jnp.arange(length), tokens.shape)
-        chosen, entropy = self._score(model, answered, tokens, states, left)
+        # [B, N] -> [B * N]
+        hidden, chosen, states, left = (
+            x.reshape(-1, *x.shape[2:]) for x in (answered.astype(self.dtype), tokens, states, left)
+        )
+        scored = scoring.score(
+            hidden, model.unembedding(), chosen, self.grammar.allowed, (states, left), self.config.temperature
+        )
+        log_probs, entropy = (x.reshape(tokens.shape) for x in scored)
         return Scores(
-            log_probs=jnp.where(mask, chosen, 0.0),
+            log_probs=jnp.where(mask, log_probs, 0.0),
             entropy=jnp.where(mask, entropy, 0.0),
             value=self._value(params, jax.lax.stop_gradient(answered[:, 0])),
         )
-
-    def _score(
-        self,
-        model: VLM,
-        hidden: Float[Array, "b n d"],
-        tokens: Int[Array, "b n"],
-        states: Int[Array, "b n"],
-        left: Int[Array, "b n"],
-    ) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
-        """(log-probability of each token, entropy of the distribution that it was drawn from).
-
-        Chunk after chunk of answer tokens, so that there are never more logits than `scoring.LOGITS_BYTES`.
-        """
-
-        def of_chunk(hidden, tokens, states, left):
-            # Cast in here, so that the weight's derivative is summed over chunks in the parameter's own dtype.
-            weight = model.unembedding()
-            allowed = self.grammar.allowed(states, left)
-            return scoring.score(hidden, weight, tokens, allowed, self.config.temperature)
-
-        rows = tokens.size
-        chunks = -(-rows // scoring.logits_rows(self.vocabulary.size))
-        chunk = -(-rows // chunks)  # as even as they come: fewer rows of padding
-        chunk = -(-chunk // batch_ways()) * batch_ways()  # each device scores its share of every chunk
-
-        def cut(x):
-            x = x.reshape(rows, *x.shape[2:])
-            x = jnp.pad(x, ((0, chunks * chunk - rows), *[(0, 0)] * (x.ndim - 1)))
-            return shard_batch(x.reshape(chunks, chunk, *x.shape[1:]), axis=1)
-
-        parts = tuple(map(cut, (hidden.astype(self.dtype), tokens, states, left)))
-        if chunks == 1:
-            results = of_chunk(*(x[0] for x in parts))
-        else:
-            if self.adapted is None:  # the unembedding learns, too: for that a chunk is computed once more
-                of_chunk = jax.checkpoint(of_chunk)
-            results = jax.lax.map(lambda part: of_chunk(*part), parts)
-        return tuple(x.reshape(-1)[:rows].reshape(tokens.shape) for x in results)
 
     def _model(self, params: Any, dropout_key: PRNGKeyArray | None = None) -> VLM:
         if "adapter" not in params:

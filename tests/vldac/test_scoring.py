@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs_jax.check.traces import equations
-from vldac.scoring import BANNED, score
+from vldac import scoring
+from vldac.scoring import BANNED
+
+
+def score(hidden, weight, tokens, allowed, temperature=1.0):
+    """With every row's own tokens allowed."""
+    return scoring.score(hidden, weight, tokens, lambda rows: rows, (allowed,), temperature)
 
 
 def drawn(rows: int, width: int, size: int, seed: int = 0, share: float = 0.7):
@@ -51,8 +57,10 @@ def test_log_probabilities_and_entropy_are_those_of_a_softmax(rows, width, size,
         assert entropy == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("at_once", [100, 6, 4, 1])  # rows whose logits are held: 1, 1, 2, 6 chunks
 @pytest.mark.parametrize("learnt", [(0,), (1,), (0, 1)], ids=["hidden", "weight", "both"])
-def test_the_derivative_is_that_of_a_softmax_whichever_factor_is_learnt(learnt):
+def test_the_derivative_is_that_of_a_softmax_whichever_factor_is_learnt(learnt, at_once, monkeypatch):
+    monkeypatch.setattr(scoring, "LOGITS_BYTES", 4 * 40 * at_once)
     *factors, tokens, allowed = drawn(6, 5, 40, seed=3)
     outer = jnp.linspace(-2.0, 1.0, 6)  # a loss's own derivative, different for every token
 
@@ -89,6 +97,22 @@ def test_a_banned_token_has_no_derivative():
     for learnt in (0, 1):
         ours, expected = (jax.grad(f, argnums=learnt)(hidden, weight) for f in (first, others))
         np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("learnt", [(0,), (0, 1)], ids=["hidden", "both"])
+def test_chunks_are_given_nothing_as_long_as_the_vocabulary_but_the_weight(learnt, monkeypatch):
+    """JAX's own derivative of a loop takes what is allowed, zeros and bans out of it, an array for each row."""
+    monkeypatch.setattr(scoring, "LOGITS_BYTES", 4 * 40 * 2)
+    hidden, weight, tokens, _ = drawn(6, 5, 40)
+
+    def loss(hidden, weight):
+        allows = lambda token: jnp.arange(40) >= token[:, None] % 3  # noqa: E731
+        return scoring.score(hidden, weight, tokens, allows, (tokens,))[0].sum()
+
+    found = equations(jax.make_jaxpr(jax.grad(loss, argnums=learnt))(hidden, weight).jaxpr)
+    given = [v.aval.shape for e in found if e.primitive.name == "scan" for v in e.invars]
+    assert (3, 2, 5) in given
+    assert {shape for shape in given if 40 in shape} == {(40, 5)}
 
 
 def test_under_a_frozen_unembedding_the_backward_pass_makes_no_logits():

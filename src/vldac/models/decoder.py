@@ -26,7 +26,7 @@ from vldac.models.config import TextConfig
 from vldac.models.fused import FusedLinear
 from vldac.models.inputs import Inputs
 from vldac.models.kv_cache import KVCache, write_slots
-from vldac.models.layers import Embedding, Linear, Remat, RMSNorm, scan_stack, stack, unstack
+from vldac.models.layers import Embedding, Linear, Remat, RMSNorm, gated, scan_stack, stack, unstack
 from vldac.models.rope import mrope_angles, rotate
 
 # What layers add to is float32 whatever they compute in. Rounded to bfloat16 after each of 2 L additions, it makes
@@ -152,8 +152,8 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Float[Array, "b s e"]) -> Float[Array, "b s e"]:
         gate, up = self.fused(x) if self.fused else [self.gate_proj(x), self.up_proj(x)]
-        gate = jax.nn.silu(gate) if self.activation == "silu" else jax.nn.gelu(gate, approximate=True)
-        return self.down_proj(gate * up) if self.fused is None else self.down(gate * up)[0]
+        hidden = gated(jax.nn.silu if self.activation == "silu" else jax.nn.gelu, gate, up)  # gelu: by tanh
+        return self.down_proj(hidden) if self.fused is None else self.down(hidden)[0]
 
 
 class DecoderLayer(nnx.Module):

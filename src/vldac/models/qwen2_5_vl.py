@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from vldac.models.config import ImageConfig, VisionConfig, accept, hf_config
 from vldac.models.inputs import Visual
-from vldac.models.layers import Linear, Remat, RMSNorm, scan_stack
+from vldac.models.layers import Linear, Remat, RMSNorm, gated, scan_stack
 from vldac.models.qwen2_vl import (
     Qwen2VL,
     Qwen2VLConfig,
@@ -111,7 +111,7 @@ class GatedMLP(nnx.Module):
         self.down_proj = linear(config.mlp_dim, config.embed_dim)
 
     def __call__(self, x: Float[Array, "n s e"]) -> Float[Array, "n s e"]:
-        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(gated(jax.nn.silu, self.gate_proj(x), self.up_proj(x)))
 
 
 class WindowedTower(VisionTower):

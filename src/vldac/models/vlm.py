@@ -143,8 +143,8 @@ class VLM(nnx.Module):
         return self._head.attend(hidden)
 
     def unembedding(self) -> Float[Array, "v d"]:
-        """The matrix behind `logits`, in the dtype of the computation."""
-        return self._head.weight[...].astype(self._head.dtype)
+        """The matrix behind `logits`, as it is kept."""
+        return self._head.weight[...]
 
     @property
     def _head(self) -> Embedding:

@@ -135,6 +135,42 @@ def test_a_windows_edge_cuts_an_images_own_tokens_too(rng):
             assert ours[lane, query, key] == seen
 
 
+@pytest.mark.parametrize("few", [512, 0], ids=["heads as rows", "heads as heads"])
+@pytest.mark.parametrize("slots", [2, 5])
+@pytest.mark.parametrize("heads", [6, 2])
+def test_what_the_kernel_is_given_means_the_same(rng, monkeypatch, heads, slots, few):
+    """Plain operations in the kernel's place: odd numbers, and heads that share a key as rows of one."""
+    query, key, value, prefix = on_device(
+        rng.normal(size=(B, slots, heads, D)).astype(np.float32),
+        *(rng.normal(size=(B, 2, slots, D)).astype(np.float32) for _ in range(2)),
+        tuple(rng.normal(size=(1, 2, P, D)).astype(np.float32) for _ in range(2)),
+    )
+    mask = causal_mask(jnp.asarray(rng.random((B, slots)) < 0.7))
+
+    def run(query, key, value, prefix):
+        out = attend(query, key, value, mask, prefix)
+        return (out * jnp.cos(jnp.arange(out.size).reshape(out.shape))).sum(), out
+
+    def both():  # a function of its own for each: nothing is taken from a cache
+        return jax.grad(lambda *arguments: run(*arguments), argnums=(0, 1, 2, 3), has_aux=True)(
+            query, key, value, prefix
+        )
+
+    want = both()
+    plain, given = jax.nn.dot_product_attention, []
+
+    def kernel(query, key, value, implementation, **options):
+        given.append(query.shape)
+        return plain(query, key, value, **options)
+
+    monkeypatch.setattr(attention, "has_kernel", lambda *_: True)
+    monkeypatch.setattr(attention, "_FEW_SLOTS", few)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=0), both(), want)
+    rows = slots * (heads // 2 if few else 1)
+    assert given == [(B, rows + rows % 2, slots * heads // rows, D)]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("slots", [6, 7])
 @pytest.mark.parametrize("with_prefix", [False, True])

@@ -18,6 +18,7 @@ from vldac.models.layers import (
     Linear,
     LoRAParam,
     RMSNorm,
+    gated,
     quick_gelu,
     scan_stack,
     stack,
@@ -67,6 +68,21 @@ def test_quick_gelu_equals_transformers():
     np.testing.assert_allclose(
         quick_gelu(jnp.asarray(x)), ACT2FN["quick_gelu"](torch.tensor(x)), atol=2e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu_pytorch_tanh"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_gated_product_and_its_derivatives_are_torchs_in_float32_rounded_once(rng, name, dtype):
+    gate, up, outer = (jnp.asarray(2 * rng.normal(size=(3, 5, 40)), dtype) for _ in range(3))
+    activation = {"silu": jax.nn.silu, "gelu_pytorch_tanh": jax.nn.gelu}[name]
+    ours, pull_back = jax.vjp(lambda gate, up: gated(activation, gate, up), gate, up)
+    factors = [torch.tensor(np.asarray(x, np.float32), requires_grad=True) for x in (gate, up)]
+    theirs = ACT2FN[name](factors[0]) * factors[1]
+    theirs.backward(torch.tensor(np.asarray(outer, np.float32)))
+    rounding = 2.0**-8 if dtype == jnp.bfloat16 else 0.0
+    for mine, yours in zip((ours, *pull_back(outer)), (theirs, *(x.grad for x in factors)), strict=True):
+        assert mine.dtype == dtype
+        np.testing.assert_allclose(mine.astype(jnp.float32), yours.detach(), rtol=rounding + 1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("bias", [False, True])
