@@ -147,7 +147,7 @@ def estimate(
         "logits": min(4 * 4 * rows * text.vocab_size, 4 * LOGITS_BYTES),
     }
     if policy.config.unroll:
-        update_part["decoder layers apart"] = layers * width
+        update_part["decoder layers apart"] = layers * width * (2 if policy.unrolls_prefix(params) else 1)
     return MemoryEstimate(throughout, rollout_part, update_part)
 
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,6 +36,9 @@ from vldac.text.prompt import Prompt
 from vldac.text.tokenizer import Vocabulary, vocabulary
 
 VISION_BYTES = 2**32  # of a vision tower's intermediates that are held at a time
+# Of layers that are written out once more for the static text, in the training pass. Its kernels are short, and
+# what a loop adds to them is 4 % of an update of Qwen2-VL-2B; of 7B it is 1 %, not worth 10 GiB.
+PREFIX_BYTES = 2**32
 
 
 @dataclass(frozen=True)
@@ -317,7 +321,7 @@ class Policy:
           params: see the class.
           key: of LoRA's dropout; None = no dropout.
         """
-        return self._prefix(self._model(params, key))
+        return self._prefix(self._model(params, key), self.unrolls_prefix(params))
 
     def log_probs(
         self,
@@ -350,7 +354,7 @@ class Policy:
         )
         inputs = inputs.append_text(model.embed(tokens[:, :-1]), answer, mask[:, :-1])
         if prefix is None:
-            prefix = self._prefix(model)
+            prefix = self._prefix(model, self.unrolls_prefix(params))
         # [B, N, d]: the last prompt token predicts the first answer token
         answered, _ = model.forward(inputs, prefix, self.config.remat, self.config.unroll, first=context - 1)
         states = self.grammar.states(tokens, mask)
@@ -387,12 +391,18 @@ class Policy:
         allowed = self.grammar.allowed(states, tokens_left)
         return jnp.where(allowed, logits / self.config.temperature, scoring.BANNED)
 
-    def _prefix(self, model: VLM) -> KVCache:
+    def unrolls_prefix(self, params: Any) -> bool:
+        """Whether the training pass over the static text writes its layers out, too: see `PREFIX_BYTES`."""
+        layers = jax.tree.leaves(params["model"]["language_model"]["layers"])
+        size = sum(math.prod(leaf.shape) for leaf in layers) * jnp.dtype(self.dtype).itemsize
+        return self.config.unroll and size <= PREFIX_BYTES
+
+    def _prefix(self, model: VLM, unroll: bool = False) -> KVCache:
         """Keys and values of the static text, for all lanes."""
         tokens = jnp.asarray(self.prompt.prefix)[None]  # [1, P]
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), (1, 3, tokens.shape[1]))
         inputs = Inputs(model.embed(tokens), positions, jnp.ones(tokens.shape, bool))
-        return model.forward(inputs, remat=self.config.remat)[1]
+        return model.forward(inputs, remat=self.config.remat, unroll=unroll)[1]
 
     def _context(
         self, model: VLM, observation: Observation, sight: Sight | None = None

@@ -156,9 +156,9 @@ def _sums(logits, tokens, allowed):
     total = weights.sum(axis=1)
     log_total = peak + jnp.log(total)
     entropy = log_total - (weights * logits).sum(axis=1) / total
-    # Sums and not lookups: they are taken in the same pass over the logits as the other two.
-    token = _is(tokens, logits)
-    chosen = jnp.where((token & allowed).any(axis=1), jnp.where(token, logits, 0.0).sum(axis=1), BANNED)
+    at = tokens[:, None]
+    chosen, may = (jnp.take_along_axis(x, at, axis=1)[:, 0] for x in (logits, allowed))
+    chosen = jnp.where(may, chosen, BANNED)
     return chosen - log_total, entropy, log_total
 
 

@@ -14,9 +14,6 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 from vldac.models import decode_kernels
 
 MASKED = -1e30  # finite, so that a row with nothing to attend to gives a finite mean and not NaN
-# With fewer slots, cuDNN's tiles of 128 queries are filled by all heads that share a key: their number of rows is
-# what costs, and 164 slots of one head are two tiles. With more, the mask, which is as long, would cost more.
-_FEW_SLOTS = 512
 
 
 def attend(
@@ -107,19 +104,12 @@ def _attend_by_kernel(query, key, value, mask, prefix, prefix_mask, scale):
         if prefix_mask is None:
             prefix_mask = jnp.ones((1, 1, shared), bool)
         mask = jnp.concatenate([jnp.broadcast_to(prefix_mask, (batch, slots, shared)), mask], axis=2)
-    heads, kv_heads = query.shape[2], key.shape[1]
-    group = heads // kv_heads if slots < _FEW_SLOTS else 1
-    # Worked example, 2 slots of heads a, b of one key: rows a0 b0 a1 b1 of one head, of whose mask 0 0 1 1.
-    query = query.reshape(batch, slots, heads // group, group, -1).swapaxes(2, 3)
-    query = query.reshape(batch, slots * group, heads // group, -1)
-    mask = jnp.repeat(mask, group, axis=1)
-    odd, odd_key = query.shape[1] % 2, key.shape[2] % 2  # it wants even numbers; what is added is seen by none
+    odd, odd_key = slots % 2, key.shape[2] % 2  # it wants even numbers of both; the slot added is seen by none
     query = jnp.pad(query, ((0, 0), (0, odd), (0, 0), (0, 0)))
     key, value = (jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, odd_key), (0, 0), (0, 0))) for x in (key, value))
     mask = jnp.pad(mask, ((0, 0), (0, odd), (0, odd_key)))
     out = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], scale=scale, implementation="cudnn")
-    out = out[:, : slots * group].reshape(batch, slots, group, heads // group, -1)
-    return out.swapaxes(2, 3).reshape(batch, slots, heads, -1)
+    return out[:, :slots]
 
 
 def causal_mask(
