@@ -177,7 +177,8 @@ def policy_in(world: envs_jax.World, config: RunConfig, tokenizer: Tokenizer, mo
     """The run's policy as it acts in a world."""
     model = config.model
     dtype = jnp.dtype(model.dtype)
-    return Policy.build(world, tokenizer, model_config, config.policy, model.value_head, dtype, model.lora)
+    gather = config.mesh.gather and config.mesh.fsdp > 1
+    return Policy.build(world, tokenizer, model_config, config.policy, model.value_head, dtype, model.lora, gather)
 
 
 def open_model(config: ModelConfig) -> tuple[Path | None, Tokenizer, VLMConfig]:

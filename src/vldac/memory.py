@@ -114,14 +114,18 @@ def estimate(
 
     # Rollout: the cache of the context is padded to that of context and answer, so both exist for a moment; those
     # of refilled lanes are then copied to the others.
+    gathered = sizes.get("fsdp", 1) if policy.gather else 1
     rollout_part = {
-        "decoder layers apart": layers * width,
+        "decoder layers apart": layers * width * gathered,
         "keys and values": key_value * (prefix + lanes * (context + answer) + together * context),
         "activations of the prompt": together * context * _layer_bytes(text, policy.dtype, context + prefix),
         "visual tokens": visual(worlds),
         "logits": 3 * 4 * lanes * text.vocab_size,
     }
 
+    if gathered > 1:
+        embeddings = text.vocab_size * text.hidden_size * (1 if text.tie_word_embeddings else 2)
+        rollout_part["embeddings gathered"] = embeddings * width // sizes.get("tensor", 1)
     if rollout.lanes:
         rollout_part["keys and values"] += key_value * together * (context + answer)
 
@@ -179,6 +183,8 @@ def advice(setup: Setup) -> str:
         ways.append(f"--policy.remat full instead of {policy.config.remat}")
     if rollout.worlds > 1:
         ways.append(f"fewer --rollout.worlds than {rollout.worlds} (and more --rollout.steps)")
+    if policy.gather:
+        ways.append("--mesh.no-gather")
     if policy.adapted is None:
         ways.append("--model.lora.rank 16")
     if jnp.dtype(policy.dtype).itemsize > 2:

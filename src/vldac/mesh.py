@@ -1,8 +1,9 @@
 """Many devices as one mesh: which part of what lies where.
 
 * Three axes. `data`: other worlds on each device. `fsdp`: other worlds as well, and each device keeps a part of
-  every weight, gathered while it is used. `tensor`: the same worlds, each device computes a part of every layer
-  (Shoeybi et al., arXiv 1909.08053): heads and MLP are cut, one sum behind each.
+  every weight, gathered while it is used: for an update layer by layer, for writing answers once. `tensor`: the
+  same worlds, each device computes a part of every layer (Shoeybi et al., arXiv 1909.08053): heads and MLP are
+  cut, one sum behind each.
 * The program is that of one device. Where parameters and lanes come from, and where a batch is made, a
   constraint says how they lie; the compiler does the rest. Without a mesh every function here is the identity.
 * The mesh is the ambient one (`jax.set_mesh`, see `use`), so nothing has to be handed through.
@@ -54,6 +55,9 @@ class MeshConfig:
     """Ways that the worlds are shared out and the weights as well: a model too large for one device."""
     tensor: int = 1
     """Ways that every layer is shared out; best within one host."""
+    gather: bool = True
+    """Gather the decoder's layers over fsdp before answers are written, once an iteration. Without it every token
+    goes round all devices several times a layer, which is for layers that do not fit on one."""
 
     def __post_init__(self):
         for name, least in (("data", 0), ("fsdp", 1), ("tensor", 1)):
@@ -169,9 +173,28 @@ def gather(tree: Any) -> Any:
     return constrain(tree, whole_specs(tree))
 
 
-def cuts_weights() -> bool:
-    """Whether the ambient mesh has other axes than `data`: a device may have no more than a part of a weight."""
-    return any(ways > 1 for axis, ways in _sizes().items() if axis != "data")
+def gather_fsdp(params: Any, pattern: str = "") -> Any:
+    """Parameters as `shard_params` has them lie, but whole along fsdp where `pattern` is found in their name."""
+    sizes = _sizes()
+
+    def spec(path, leaf):
+        name = _name(path)
+        axes = param_spec(name, leaf.shape, sizes)
+        return (
+            PartitionSpec(*(None if axis == "fsdp" else axis for axis in axes))
+            if re.search(pattern, name)
+            else axes
+        )
+
+    if sizes.get("fsdp", 1) == 1:
+        return params
+    return constrain(params, jax.tree_util.tree_map_with_path(spec, params))
+
+
+def cuts_weights(gathered: bool = False) -> bool:
+    """Whether a device of the ambient mesh may have but a part of a weight, or of one `gathered` over fsdp."""
+    kept = ("data", "fsdp") if gathered else ("data",)
+    return any(ways > 1 for axis, ways in _sizes().items() if axis not in kept)
 
 
 def by_rows(function: Callable[[Any, Any], Any], whole: Any, rows: Any) -> Any:

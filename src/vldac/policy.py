@@ -25,6 +25,7 @@ from envs_jax.world import slots_of
 from vldac import scoring
 from vldac.answers import Answers, Prepared, Response, Scores, Sight
 from vldac.lanes import Observation
+from vldac.mesh import gather_fsdp
 from vldac.models import VLM, Inputs, KVCache, TowerWork, ValueHead, Visual, VLMConfig, create, lora
 from vldac.models.lora import LoRAConfig
 from vldac.models.value_head import REFERENCE_SIZES
@@ -90,6 +91,7 @@ class Policy:
       vocabulary: the tokens.
       dtype: what the model computes in.
       dropout: of LoRA's inputs, while an update is computed.
+      gather: what each token reads lies whole along a mesh's fsdp axis while answers are written.
     """
 
     config: PolicyConfig
@@ -101,6 +103,7 @@ class Policy:
     vocabulary: Vocabulary
     dtype: DTypeLike
     dropout: float
+    gather: bool
 
     @classmethod
     def build(
@@ -112,6 +115,7 @@ class Policy:
         value_head: tuple[int, ...] = REFERENCE_SIZES,
         dtype: DTypeLike = jnp.float32,
         adapter: LoRAConfig | None = None,
+        gather: bool = False,
     ) -> Policy:
         """A policy for `world`. Parameters fit every policy of the same model and head, whatever its world.
 
@@ -123,6 +127,7 @@ class Policy:
           value_head: widths of the critic's hidden layers.
           dtype: what the model computes in.
           adapter: LoRA; None or rank 0 = none.
+          gather: see the class.
 
         Raises:
           ValueError: the tokenizer does not fit the model, `max_tokens` can not hold an answer, or the adapter
@@ -155,12 +160,16 @@ class Policy:
             vocabulary=tokens,
             dtype=dtype,
             dropout=0.0 if adapted is None else adapter.dropout,
+            gather=gather,
         )
 
     def prepare(self, params: Any) -> Prepared:
         """Computes what stays the same while the parameters do."""
         model = self._model(params)
-        return Prepared(params=params, prefix=self._prefix(model), layers=model.decode_layers())
+        prefix, layers = self._prefix(model), model.decode_layers(self.gather)
+        if self.gather:
+            params = {**params, "model": gather_fsdp(params["model"], "(embed_tokens|lm_head)/")}
+        return Prepared(params=params, prefix=prefix, layers=layers)
 
     def look(self, prepared: Prepared, frames: UInt8[Array, "b n h w 3"]) -> Float[Array, "b n levels t d"]:
         """Visual tokens of frames, for `act` and `value`, so that a frame that stays in view is encoded once.

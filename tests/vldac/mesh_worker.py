@@ -32,17 +32,20 @@ SHAPES = {
     "tensor": ((2, 1, 4), 4),
     "others": ((1, 4, 2), 0),
 }
-# For a token that the kernels of decoding write: ways of data, fsdp, tensor; lanes; whether each has its own slot.
+# For a token that the kernels of decoding write: ways of data, fsdp, tensor; lanes; whether each has its own slot;
+# whether layers are gathered over fsdp.
 KERNELS = {
-    "common slot": ((8, 1, 1), 8, False),
-    "own slots": ((8, 1, 1), 8, True),
-    "two": ((2, 1, 1), 8, True),
-    "undivided": ((8, 1, 1), 6, False),
-    "fsdp": ((4, 2, 1), 8, True),
+    "common slot": ((8, 1, 1), 8, False, False),
+    "own slots": ((8, 1, 1), 8, True, False),
+    "two": ((2, 1, 1), 8, True, False),
+    "undivided": ((8, 1, 1), 6, False, False),
+    "gathered": ((2, 4, 1), 8, True, True),
+    "fsdp": ((4, 2, 1), 8, True, False),
+    "tensor": ((2, 2, 2), 8, True, True),
 }
 
 
-def make_setup(lanes=0, rank=0, layers=1):
+def make_setup(lanes=0, rank=0, layers=1, gather=True):
     """A training of the toy world, with sizes that 8 devices divide: (model, adapter, setup)."""
     from conftest import Signal, tiny_qwen2_vl
 
@@ -60,7 +63,7 @@ def make_setup(lanes=0, rank=0, layers=1):
     )
     model = dataclasses.replace(model, text=text)
     config = PolicyConfig(max_tokens=24, decoding="grammar")
-    policy = Policy.build(world, tokenizer, model, config, HEAD, adapter=adapter)
+    policy = Policy.build(world, tokenizer, model, config, HEAD, adapter=adapter, gather=gather)
     setup = train.Setup(
         world,
         policy,
@@ -140,7 +143,7 @@ class Training:
         )
 
 
-def collectives(shape, layers):
+def collectives(shape, layers, gather):
     """What devices send each other in writing a token with adapters: kind -> how often."""
     import jax
 
@@ -148,23 +151,22 @@ def collectives(shape, layers):
     from vldac.lanes import begin
     from vldac.params import init_params
 
-    model, adapter, setup = make_setup(rank=RANK, layers=layers)
+    model, adapter, setup = make_setup(rank=RANK, layers=layers, gather=gather)
     policy, mesh_ = setup.policy, mesh.MeshConfig(*shape).build()
 
-    def one_token(params, lanes):
+    def first(params, lanes):
         prepared = policy.prepare(params)
-        answers = policy.begin(prepared, lanes.observation, jax.random.split(jax.random.key(2), 8))
-        return policy.go_on(prepared, answers)
+        return prepared, policy.begin(prepared, lanes.observation, jax.random.split(jax.random.key(2), 8))
 
     with mesh.use(mesh_):
         params = init_params(model, jax.random.key(0), HEAD, adapter)
         lanes = jax.jit(lambda key: begin(setup.world, jax.random.split(key, 8), 1))(jax.random.key(1))
-        program = jax.jit(one_token).lower(params, lanes).compile().as_text()
+        program = jax.jit(policy.go_on).lower(*jax.jit(first)(params, lanes)).compile().as_text()
     kinds = re.findall(rf" ({COLLECTIVE})(?:-start)?\(", program)
     return {kind: kinds.count(kind) for kind in set(kinds)}
 
 
-def by_kernels(shape, batch, own):
+def by_kernels(shape, batch, own, gather):
     """A token of `batch` lanes, all in one slot or each in its `own`: by the kernels on a mesh, and without them
     on one device. How far caches and log-probabilities are apart at most, and lanes of a call of the kernels.
     """
@@ -179,7 +181,7 @@ def by_kernels(shape, batch, own):
     from vldac.models.decoder import Decoder, decode_kernels
     from vldac.params import init_params
 
-    model, adapter, setup = make_setup(rank=RANK, layers=2)
+    model, adapter, setup = make_setup(rank=RANK, layers=2, gather=gather)
     policy = setup.policy
 
     @jax.jit
@@ -244,7 +246,8 @@ def shapes(folder):
 
     model_layers.UNROLLED = 0  # a loop over layers has its sums once: what is counted are decoding's
     told["kernels"] = {name: by_kernels(*case) for name, case in KERNELS.items()}
-    told["collectives"] = [collectives((2, 1, 4), layers) for layers in (2, 3)]
+    told["collectives"] = [collectives((2, 1, 4), layers, True) for layers in (2, 3)]
+    told["collectives along fsdp"] = [collectives((2, 4, 1), 2, gather) for gather in (True, False)]
     (folder / "shapes.json").write_text(json.dumps(told))
 
 

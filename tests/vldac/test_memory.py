@@ -103,6 +103,22 @@ def test_keys_and_values_are_those_of_the_lanes(make, wide):
     assert few["visual tokens"] == in_step["visual tokens"]
 
 
+@pytest.mark.parametrize("sizes", [{"data": 2, "fsdp": 4, "tensor": 1}, {"fsdp": 2, "tensor": 2}])
+def test_layers_that_are_gathered_for_answers_are_counted_whole(make, wide, sizes):
+    setup, params = make()
+    cut, gathered = (
+        memory.estimate(replace(setup, policy=replace(setup.policy, gather=gather)), wide, params, sizes).rollout
+        for gather in (False, True)
+    )
+    language = params["model"]["language_model"]
+    assert gathered["decoder layers apart"] == sizes["fsdp"] * cut["decoder layers apart"]
+    assert cut["decoder layers apart"] == memory.size_of(language["layers"]) // (sizes["fsdp"] * sizes["tensor"])
+    ends = [language["embed_tokens"], params["model"].get("lm_head", {})]
+    assert gathered.pop("embeddings gathered") == memory.size_of(ends) // sizes["tensor"]
+    assert {**gathered, "decoder layers apart": 0} == {**cut, "decoder layers apart": 0}
+    assert "--mesh.no-gather" in memory.advice(replace(setup, policy=replace(setup.policy, gather=True)))
+
+
 def test_what_does_not_fit_is_refused_with_advice(make, wide):
     setup, params = make()
     needed = memory.estimate(setup, wide, params).peak

@@ -93,6 +93,12 @@ def test_a_layer_costs_a_token_two_sums_over_the_devices(trained):
     assert two.keys() == three.keys()
 
 
+def test_gathered_layers_leave_nothing_to_send_for_a_token(trained):
+    gathered, cut = trained["collectives along fsdp"]
+    assert gathered == {}
+    assert sum(cut.values()) > 8
+
+
 @pytest.mark.parametrize(
     ("case", "lanes"),
     [
@@ -100,7 +106,9 @@ def test_a_layer_costs_a_token_two_sums_over_the_devices(trained):
         ("own slots", 1),
         ("two", 4),
         ("undivided", 6),  # by eight devices: all lanes on each
+        ("gathered", 1),
         ("fsdp", None),  # no device has whole layers: the ordinary path
+        ("tensor", None),
     ],
 )
 def test_kernels_write_a_token_on_each_device_for_its_own_lanes(trained, case, lanes):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from vldac.mesh import by_rows, cut_ways, cuts_weights
+from vldac.mesh import by_rows, cut_ways, cuts_weights, gather_fsdp
 from vldac.models import decode_kernels
 from vldac.models.attention import attend, causal_mask, within_window
 from vldac.models.config import TextConfig
@@ -64,10 +64,12 @@ class DecodeLayers:
     Attributes:
       graphdef: of one layer, all are alike.
       params: of each layer.
+      gathered: whether every device has them whole along a mesh's fsdp axis.
     """
 
     graphdef: nnx.GraphDef = struct.field(pytree_node=False)
     params: tuple[nnx.State, ...]
+    gathered: bool = struct.field(pytree_node=False, default=False)
 
 
 class Attention(nnx.Module):
@@ -259,17 +261,17 @@ class Decoder(nnx.Module):
         x, (k, v) = scan_stack(self.layers, step, x, per_layer, remat=remat, unroll=unroll, last=last)
         return self.norm(x[:, first - slots :]), KVCache.from_stacked(k, v, at)
 
-    def decode_layers(self) -> DecodeLayers:
-        """The layers apart, in the dtype of the computation, products of one input joined."""
+    def decode_layers(self, gather: bool = False) -> DecodeLayers:
+        """See `VLM.decode_layers`."""
         graphdef, _ = nnx.split(self.layers)
         states = []
         for params in unstack(self.layers):
-            layer = nnx.merge(graphdef, params)
+            layer = nnx.merge(graphdef, gather_fsdp(params) if gather else params)
             layer.self_attn.fuse()
             layer.mlp.fuse()
             fused, state = nnx.split(layer)
             states.append(jax.tree.map(lambda x: x.astype(self.dtype), state))
-        return DecodeLayers(fused, tuple(states))
+        return DecodeLayers(fused, tuple(states), gather)
 
     def decode_step(
         self,
@@ -283,8 +285,8 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "b e"], KVCache]:
         """One token a lane: see `VLM.decode_step`.
 
-        On a mesh's data axis each device does this for its own lanes. On the fsdp axis the weights stay where they
-        are, and the tokens' states, which are smaller, go round.
+        On a mesh each device does this for its own lanes. On the fsdp axis, unless layers are gathered, weights
+        stay where they are, and the tokens' states, which are smaller, go round.
         """
         at = positions[:, :1]
         slots_at = write_slots(cache.positions[:, None, :, None], at[:, None, :, None], index)[:, 0, :, 0]
@@ -298,7 +300,7 @@ class Decoder(nnx.Module):
                 view = view.replace(prefix_mask=within_window(at, prefix.positions, local.window))
             views.append(view)
         x = embedding.astype(RESIDUAL)
-        if self._decodes_by_kernels(views[0]):
+        if self._decodes_by_kernels(layers):
 
             def step(whole, rows):
                 layers, prefix = whole
@@ -322,10 +324,10 @@ class Decoder(nnx.Module):
             values.append(v)
         return self.norm(x)[:, 0], keys, values
 
-    def _decodes_by_kernels(self, view: View) -> bool:
+    def _decodes_by_kernels(self, layers: DecodeLayers) -> bool:
         config = self.config
         plain = not (config.sandwich_norms or config.unit_offset_norms or config.local)
-        plain &= config.activation == "silu" and not cuts_weights()  # kernels want whole layers
+        plain &= config.activation == "silu" and not cuts_weights(layers.gathered)  # kernels want whole layers
         return plain and decode_kernels.takes(self.dtype, config.head_dim)
 
     def _step_by_kernels(self, layers, x, view, cache, index, prefix, interpret=False):

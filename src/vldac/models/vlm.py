@@ -101,13 +101,16 @@ class VLM(nnx.Module):
         """
         return self.language_model.forward(inputs, prefix, remat, unroll, first)
 
-    def decode_layers(self) -> DecodeLayers:
+    def decode_layers(self, gather: bool = False) -> DecodeLayers:
         """The decoder's layers apart, cast to the dtype of the computation and joined, for `decode_step`.
 
         To be called once, outside the loop over tokens: inside it, slicing the stack would copy every weight on
         every step.
+
+        Args:
+          gather: whole along a mesh's fsdp axis, so that a token sends nothing along it.
         """
-        return self.language_model.decode_layers()
+        return self.language_model.decode_layers(gather)
 
     def decode_step(
         self,
