@@ -23,6 +23,7 @@ from vldac.metrics import write_atomically
 
 OURS = "vldac"
 _NAME = 70  # characters of a kernel's name that are shown
+_NOTHING = "–"
 # What is counted while something is timed, and what its rate is called in the table.
 COUNTS = {
     "useful_tokens": "useful tok/s",
@@ -140,29 +141,11 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     ]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
-    table = Table()
-    headings = ["", "ms", "min", "compile s", *COUNTS.values(), "TFLOP/s", "GB/s", "limit ms", "of limit", "GiB"]
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=number > 0)
-    shown = None
-    for row in result["rows"]:
-        if row["piece"] != shown:
-            shown = row["piece"]
-            table.add_section()
-        size = ", ".join(f"{value:,} {name}" for name, value in row["size"].items())
-        name = Text.assemble((f"{row['piece']}: {row['what']}", "bold"), f"\n{row['runner']}; {size}")
-        table.add_row(
-            name,
-            _number(row["seconds"]["median"], 1e3),
-            _number(row["seconds"]["min"], 1e3),
-            _number(row["compile_seconds"]),
-            *(_number(row[f"{count}_per_second"]) for count in COUNTS),
-            _number(row["flops_per_second"], 1e-12),
-            _number(row["bytes_per_second"], 1e-9),
-            _number(row["limit_seconds"], 1e3),
-            _number(row["of_limit"]),
-            _number(row["program_bytes"], 2**-30),
-        )
+    table = _table(result["rows"])
+    # A terminal that is too narrow breaks lines; figures that lose their ends say nothing.
+    console.width = max(
+        console.width, console.measure(table, options=console.options.update(max_width=1000)).minimum
+    )
     console.print(table)
     for row in result["rows"]:
         if row.get("kernels"):
@@ -176,6 +159,35 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         console.print(Text(line, style="bold"), soft_wrap=True)
     if peak := result["peak_bytes_in_use"]:
         console.print(Text(f"device memory at the worst moment: {peak / 2**30:.1f} GiB"), soft_wrap=True)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The figures; of what no row has there is no column, for terminals are narrow."""
+    columns: list[tuple[str, list[str]]] = [
+        ("ms", [_number(row["seconds"]["median"], 1e3) for row in rows]),
+        ("min", [_number(row["seconds"]["min"], 1e3) for row in rows]),
+        ("compile s", [_number(row["compile_seconds"]) for row in rows]),
+        *((heading, [_number(row[f"{count}_per_second"]) for row in rows]) for count, heading in COUNTS.items()),
+        ("TFLOP/s", [_number(row["flops_per_second"], 1e-12) for row in rows]),
+        ("GB/s", [_number(row["bytes_per_second"], 1e-9) for row in rows]),
+        ("limit ms", [_number(row["limit_seconds"], 1e3) for row in rows]),
+        ("of limit", [_number(row["of_limit"]) for row in rows]),
+        ("GiB", [_number(row["program_bytes"], 2**-30) for row in rows]),
+    ]
+    columns = [column for column in columns if set(column[1]) != {_NOTHING}]
+    table = Table()
+    table.add_column("", min_width=30)
+    for heading, figures in columns:
+        table.add_column(heading, justify="right", min_width=max(map(len, (heading, *figures))))
+    shown = None
+    for number, row in enumerate(rows):
+        if row["piece"] != shown:
+            shown = row["piece"]
+            table.add_section()
+        size = ", ".join(f"{value:,} {name}" for name, value in row["size"].items())
+        name = Text.assemble((f"{row['piece']}: {row['what']}", "bold"), f"\n{row['runner']}; {size}")
+        table.add_row(name, *(figures[number] for _, figures in columns))
+    return table
 
 
 def _kernels(row: Mapping[str, Any]) -> Table:
@@ -206,6 +218,6 @@ def write(result: Mapping[str, Any], path: Path) -> None:
 def _number(value: Number | None, factor: Number = 1) -> str:
     """Three digits that say something. Worked example: 12345 -> 12,345; 0.01234 -> 0.0123; None -> a dash."""
     if value is None:
-        return "–"
+        return _NOTHING
     value *= factor
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import math
 import os
@@ -17,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 import envs_jax
 from experiments.bench import __main__ as bench
-from experiments.bench import ceilings, options, pieces, work
+from experiments.bench import ceilings, options, pieces, table, work
 from experiments.bench.ceilings import Ceilings
 from experiments.bench.kernels import busiest
 from experiments.bench.lengths import TimedPolicy
@@ -323,6 +325,33 @@ def traced(monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_narrow_terminal_keeps_every_figure_whole_and_no_empty_column():
+    row = {**dict.fromkeys(f"{count}_per_second" for count in table.COUNTS), "flops_per_second": 1.25e13}
+    row |= {
+        "piece": "decode",
+        "what": "prompt",
+        "runner": "vldac",
+        "size": {"lanes": 12345},
+        "program_bytes": 2**31,
+    }
+    row |= {"seconds": {"median": 12.345, "min": 0.1}, "compile_seconds": 678.0, "bytes_per_second": 9.87e12}
+    row |= {"limit_seconds": 1.0, "of_limit": 0.123, "notes": []}
+    facts = {
+        "hardware": {"device": "1 x cpu"},
+        "model": "",
+        "command": "",
+        "peak_bytes_in_use": None,
+        "ratios": [],
+    }
+    facts["ceilings"] = {"matmul": {}, "bandwidth": 1e9}
+    with io.StringIO() as file:
+        table.show({**facts, "rows": [row]}, Console(file=file, width=40))
+        shown = file.getvalue()
+    for whole in ("12,345", "100", "678", "12.5", "9,870", "1,000", "0.123", "decode: prompt"):
+        assert whole in shown
+    assert "…" not in shown and "frames/s" not in shown
+
+
 def test_ours_and_the_peer_stand_side_by_side(tmp_path, traced, monkeypatch, capsys):
     """Each would have a process of its own; here they share this one. The peer computes in earnest."""
     from experiments.peers import hf_torch
