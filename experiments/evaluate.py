@@ -341,22 +341,20 @@ def _ask(evaluation: Evaluation, log: SampleLog, on_answer: Callable[[Record], N
 
 def _play(evaluation: Evaluation, log: SampleLog, on_answer: Callable[[Record], None]) -> _Done:
     command = evaluation.command
-    partial, failed, notes = [], {}, []
+    partial, failed = [], {}
     if command.tasks:
         partial.append(f"Only {', '.join(command.tasks)} of the environments.")
     if command.balrog.episodes is not None or command.balrog.max_steps is not None:
         partial.append("Not the official number of episodes or steps (--balrog.episodes, --balrog.max-steps).")
     try:
-        failed, notes = playing.play(command, evaluation.answerer, log, on_answer)
+        failed = playing.play(command, evaluation.answerer, log, on_answer)
     except KeyboardInterrupt:
         partial.append(_stopped(evaluation, log))
     except ValueError as error:
         raise BenchmarkError(str(error)) from error
-    # Sessions before this one have said what they deviated in.
-    told = read_json(command.target / RESULTS_FILE).get("benchmark_notes", [])
-    notes = list(dict.fromkeys([*told, *notes]))
     partial += [f"Episode {name} was lost and is not counted: {reason}" for name, reason in failed.items()]
-    return playing.summary(log.records), partial, playing.plan(command)[1], notes
+    official, notes = playing.summary(log.records), playing.deviations(log.records)
+    return official, partial, playing.plan(command)[1], notes
 
 
 def _stopped(evaluation: Evaluation, log: SampleLog) -> str:

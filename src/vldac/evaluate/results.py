@@ -99,8 +99,7 @@ def summarise(
     """
     layout = LAYOUTS[benchmark]
     figures = estimates(records.values(), layout)
-    partial, said = list(partial), list(notes)
-    notes = list(said)
+    partial, notes = list(partial), list(notes)
     theirs = official.get(OVERALL, official.get(f"{OVERALL} (partial)"))
     if OVERALL in figures and theirs is not None and abs(figures[OVERALL].estimate - theirs) > _TOLERANCE:
         notes.append(
@@ -140,7 +139,6 @@ def summarise(
             for one in published.of(benchmark)
         ],
         "notes": notes,
-        "benchmark_notes": said,
         "statistics": f"95 % intervals; stratified bootstrap of {DRAWS} draws, seed {SEED}",
         "configuration": dict(configuration),
         "versions": dict(versions or {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vldac.evaluate.balrog.tasks import episode_id
 from vldac.evaluate.benchmark import Sample
 from vldac.generate.request import Message
 
@@ -62,8 +63,8 @@ class Episode:
 
     @property
     def id(self) -> str:
-        """As "babyai/BabyAI-MixedTrainLocal-v0/goto/3"."""
-        return f"{self.environment}/{self.task}/{self.number}"
+        """See `tasks.episode_id`."""
+        return episode_id(self.environment, self.task, self.number)
 
     @property
     def transcript(self) -> str:

@@ -14,6 +14,7 @@ from vldac.evaluate.balrog.episode import Episode, Turn
 from vldac.evaluate.balrog.history import History, alternate_roles
 from vldac.evaluate.balrog.observation import Observation
 from vldac.evaluate.balrog.scoring import parse_action, progression
+from vldac.evaluate.balrog.tasks import episode_id
 from vldac.evaluate.balrog.worker import Worker, WorkerError
 from vldac.generate.request import Message, Reply, Request
 
@@ -56,7 +57,7 @@ class Player:
     """
 
     def __init__(self, spec: Spec, number: int, manner: Manner):
-        self.id = f"{spec.environment}/{spec.task}/{number}"
+        self.id = episode_id(spec.environment, spec.task, number)
         self.prompt: tuple[Message, ...] | None = None
         self.over = False
         self.failure: str | None = None

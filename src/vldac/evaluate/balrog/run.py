@@ -4,7 +4,7 @@
     results = run(engine, environments=("babyai",), episodes=2, agent="robust_cot", seed=0, processes=16)
     results.summary["average_progress"], results.samples, results.not_run, results.failed, results.notes
 
-What differs from the official runs is said in `Results.notes`.
+What differs from the official runs is said in `Results.notes`, and by `deviations`.
 Source, whose behaviour is reproduced: balrog-ai/BALROG, evaluator.py and client.py.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -22,12 +22,12 @@ from vldac.evaluate.balrog.agents import REQUESTS
 from vldac.evaluate.balrog.environments import Spec
 from vldac.evaluate.balrog.episode import Episode
 from vldac.evaluate.balrog.player import Manner, Player
-from vldac.evaluate.balrog.scoring import ENVIRONMENTS, aggregate
-from vldac.evaluate.balrog.tasks import EPISODES, TASKS, unavailable
+from vldac.evaluate.balrog.scoring import ENVIRONMENTS, aggregate, in_one_level
+from vldac.evaluate.balrog.tasks import EPISODES, TASKS, episode_id, unavailable
 from vldac.evaluate.benchmark import BenchmarkError, Sample
 from vldac.generate.request import Answerer
 
-_NOTES = {
+_DEVIATIONS = {
     "": "an episode's seed is the seed given plus the episode's number; the official default takes the time, and "
     "a fixed official seed plays one and the same game in all episodes of a task",
     "babyai": "minigrid's own package instead of BALROG's fork; the levels of MixedTrainLocal and the text are "
@@ -72,14 +72,55 @@ class Results:
     @property
     def scores(self) -> dict[str, float]:
         """The summary in one level, percent: "overall", "babyai", ..., each with its "... standard_error"."""
-        if not self.summary:
-            return {}
-        flat = {"overall": self.summary["average_progress"]}
-        flat["overall standard_error"] = self.summary["standard_error"]
-        for name, figures in self.summary["environments"].items():
-            flat[name] = figures["progression_percentage"]
-            flat[f"{name} standard_error"] = figures["standard_error"]
-        return flat
+        return in_one_level(self.summary) if self.summary else {}
+
+
+def playable(
+    wanted: Mapping[str, Sequence[str]],
+    *,
+    images: bool = False,
+    textworld_games: Path | None = None,
+    boxoban_dir: Path | None = None,
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """What of the wanted tasks can be played here, and why the others can not.
+
+    Args:
+      wanted: tasks by environment.
+      images, textworld_games, boxoban_dir: see `tasks.unavailable`.
+
+    Returns:
+      Tasks by environment, none without any; and reasons, by environment ("babaisai") where all of its tasks lack
+      the same, else by task ("minihack/MiniHack-Boxoban-Hard-v0").
+
+    Raises:
+      BenchmarkError: nothing can be.
+    """
+    here: dict[str, list[str]] = {}
+    not_run: dict[str, str] = {}
+    for environment, tasks in wanted.items():
+        reasons = {
+            task: unavailable(
+                environment, task, images=images, textworld_games=textworld_games, boxoban_dir=boxoban_dir
+            )
+            for task in tasks
+        }
+        if possible := [task for task, reason in reasons.items() if reason is None]:
+            here[environment] = possible
+        elif len(set(reasons.values())) == 1:
+            not_run[environment] = reasons[tasks[0]]
+            continue
+        not_run |= {f"{environment}/{task}": reason for task, reason in reasons.items() if reason is not None}
+    if not here:
+        said = "; ".join(f"{name}: {reason}" for name, reason in not_run.items())
+        raise BenchmarkError(f"nothing of BALROG can be played here: {said}")
+    return here, not_run
+
+
+def deviations(played: Collection[str]) -> list[str]:
+    """How playing these environments here differs from the official runs, in sentences."""
+    return [
+        text if not name else f"{name}: {text}" for name, text in _DEVIATIONS.items() if not name or name in played
+    ]
 
 
 def run(
@@ -161,25 +202,14 @@ def run(
 
     images = max_image_history > 0
     folders = {"textworld_games": textworld_games, "boxoban_dir": boxoban_dir}
-    plan: list[tuple[str, Spec, int]] = []
-    not_run: dict[str, str] = {}
-    for environment in environments:
-        names = (tasks or {}).get(environment, TASKS[environment])
-        reasons = {task: unavailable(environment, task, images=images, **folders) for task in names}
-        if None not in reasons.values() and len(set(reasons.values())) == 1:
-            not_run[environment] = reasons[names[0]]
-            continue
-        for task, reason in reasons.items():
-            if reason is not None:
-                not_run[f"{environment}/{task}"] = reason
-                continue
-            for number in range(counts[environment]):
-                spec = Spec(environment, task, seed + number, images, **folders)
-                plan.append((f"{environment}/{task}/{number}", spec, number))
-    if not plan:
-        said = "; ".join(f"{name}: {reason}" for name, reason in not_run.items())
-        raise BenchmarkError(f"nothing of BALROG can be played here: {said}")
-
+    wanted = {name: (tasks or {}).get(name, TASKS[name]) for name in environments}
+    here, not_run = playable(wanted, images=images, **folders)
+    plan = [
+        (episode_id(name, task, number), Spec(name, task, seed + number, images, **folders), number)
+        for name, of_name in here.items()
+        for task in of_name
+        for number in range(counts[name])
+    ]
     plan = [item for item in plan if item[0] not in skip]
     played, failed = _play(answerer, plan, manner, processes, linger_seconds, on_episode)
     done = tuple(played[name] for name, _, _ in plan if name in played)
@@ -302,7 +332,7 @@ def _check(manner: Manner, counts: Mapping[str, int], processes: int) -> None:
 
 
 def _notes(played: Mapping[str, Any], not_run: Mapping[str, str], failed: Mapping[str, str]) -> tuple[str, ...]:
-    notes = [f"{name}: {note}" if name else note for name, note in _NOTES.items() if not name or name in played]
+    notes = deviations(played)
     absent = [name for name in ENVIRONMENTS if name not in played]
     if absent:
         notes.append(f"the average is over {len(played)} environments, without {', '.join(absent)}")

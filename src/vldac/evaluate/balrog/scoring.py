@@ -185,6 +185,15 @@ def aggregate(progressions: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     }
 
 
+def in_one_level(summary: Mapping[str, Any]) -> dict[str, float]:
+    """What `aggregate` gives as "overall", "babyai", ..., each with its "... standard_error", in percent."""
+    figures = {"overall": summary["average_progress"], "overall standard_error": summary["standard_error"]}
+    for name, of_name in summary["environments"].items():
+        figures[name] = of_name["progression_percentage"]
+        figures[f"{name} standard_error"] = of_name["standard_error"]
+    return figures
+
+
 def _check(field: str, value: str, accepted: Sequence[str]) -> None:
     if value not in accepted:
         raise ValueError(f"{field} is {value!r}; accepted: {', '.join(accepted)}")

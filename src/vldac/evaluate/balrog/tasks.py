@@ -55,6 +55,11 @@ _PACKAGES = {
 _BOXOBAN = {"MiniHack-Boxoban-Hard-v0": "hard", "MiniHack-Boxoban-Medium-v0": "medium/train"}
 
 
+def episode_id(environment: str, task: str, number: int) -> str:
+    """As "babyai/BabyAI-MixedTrainLocal-v0/goto/3"; numbers count a task's episodes from 0."""
+    return f"{environment}/{task}/{number}"
+
+
 def unavailable(
     environment: str,
     task: str,
