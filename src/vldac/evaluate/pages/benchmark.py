@@ -6,12 +6,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from vldac.evaluate import visualwebbench
 from vldac.evaluate.benchmark import Question, Sample
 from vldac.evaluate.pages import marks, visits
 from vldac.evaluate.pages.questions import KINDS, Asked
+from vldac.evaluate.visualwebbench import judging
 from vldac.evaluate.visualwebbench.prompts import prompt
-from vldac.evaluate.visualwebbench.scoring import choice
 from vldac.generate.request import Message, Reply, Request
 
 TASKS = tuple(KINDS)
@@ -99,40 +98,12 @@ class Pages:
             yield asked
 
     def judge(self, question: Question, reply: Reply) -> Sample:
-        """VisualWebBench's figures of this answer alone, in percent, the one that counts first."""
-        task, answer = question.task, reply.text.strip()
-        scores = visualwebbench.score(task, [answer], [question.truth])
-        first = _counts(task)
-        extracted: str | None = visualwebbench.postprocess(task, answer)
-        if task in visualwebbench.CHOICE:
-            place = choice(extracted)
-            extracted = marks.LETTERS[place] if 0 <= place < len(marks.LETTERS) else None
-        return Sample(
-            id=question.id,
-            task=task,
-            messages=question.request.messages,
-            answer=reply.text,
-            extracted=extracted or None,
-            truth=question.truth,
-            scores={first: scores[first]} | scores,
-            notes=f"cut off after {reply.answer_tokens} tokens" if reply.finish_reason == "length" else "",
-        )
+        """VisualWebBench's figures of this answer in percent, the one that counts first, nan if left out."""
+        return judging.judge(question, reply)
 
     def summary(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """VisualWebBench's figures of what there is, in percent, `{task}_{metric}`; "overall" is the mean of those
-        that count, one a task."""
-        figures: dict[str, float] = {}
-        counted = []
-        for task in TASKS:
-            mine = [sample for sample in samples if sample.task == task]
-            if mine:
-                answers, truths = [one.answer.strip() for one in mine], [one.truth for one in mine]
-                scores = visualwebbench.score(task, answers, truths)
-                counted.append(scores[_counts(task)])
-                figures |= {f"{task}_{name}": value for name, value in scores.items()}
-        if counted:
-            figures["overall"] = float(np.mean(counted))
-        return figures
+        """VisualWebBench's figures, see `judging.task_figures`; any number of questions is whole."""
+        return judging.task_figures(samples)
 
 
 def _drawn(asked: Asked) -> np.ndarray:
@@ -143,10 +114,3 @@ def _drawn(asked: Asked) -> np.ndarray:
     if asked.boxes:
         image = marks.labelled(image, asked.boxes, asked.tags)
     return image
-
-
-def _counts(task: str) -> str:
-    """The figure of a task that counts."""
-    if task in visualwebbench.TEXT:
-        return "rouge_l"
-    return "f1" if task == "webqa" else "accuracy"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from vldac.evaluate.benchmark import Question, Sample
 from vldac.evaluate.tables import answered_tasks, check_selection, first_of_each, folder
 from vldac.evaluate.visualwebbench.data import ASKS, PUBLISHED, Table
+from vldac.evaluate.visualwebbench.judging import judge, score_alone, task_figures
 from vldac.evaluate.visualwebbench.prompts import prompt
-from vldac.evaluate.visualwebbench.scoring import CHOICE, TASKS, TEXT, choice, postprocess, score
+from vldac.evaluate.visualwebbench.scoring import METRIC, TASKS, postprocess
 from vldac.generate.request import Message, Reply, Request
 
 PROTOCOLS = {"openai": 512, "qwen_vl": 512, "lmms_eval": 16}
@@ -99,32 +100,16 @@ class VisualWebBench:
         """The scorer's figures for this answer alone in percent, the one that counts first; nan if it is left out.
 
         Where another post-processing of the official code, or none, would give something else, its score of the
-        same kind is there, too, as "qwen_vl/f1". Blanks around the answer are taken off before all of it, as the
-        official code does for LLaVA.
+        same kind is there, too, as "qwen_vl/f1".
         """
-        answer, task = reply.text.strip(), question.task
-        scores = _score(task, answer, question.truth, self._adapter)
-        metric = next(iter(scores))
-        for adapter, prefix in _PREFIX.items():
-            if postprocess(task, answer, adapter) != postprocess(task, answer, self._adapter):
-                scores[prefix + metric] = _score(task, answer, question.truth, adapter)[metric]
-        notes = [f"cut off after {reply.answer_tokens} tokens"] * (reply.finish_reason == "length")
-        extracted: str | None = postprocess(task, answer, self._adapter)
-        if task in CHOICE:
-            letter = choice(extracted)
-            extracted = chr(ord("A") + letter) if letter >= 0 else None
-        elif math.isnan(scores[metric]):
-            notes.append("left out of the official mean, as there is no sentence to compare")
-        return Sample(
-            id=question.id,
-            task=task,
-            messages=question.request.messages,
-            answer=reply.text,
-            extracted=extracted or None,
-            truth=question.truth,
-            scores=scores,
-            notes="; ".join(notes),
-        )
+        sample = judge(question, reply, self._adapter)
+        task, answer = question.task, reply.text.strip()
+        others = {
+            prefix + METRIC[task]: score_alone(task, answer, question.truth, adapter)[METRIC[task]]
+            for adapter, prefix in _PREFIX.items()
+            if postprocess(task, answer, adapter) != postprocess(task, answer, self._adapter)
+        }
+        return dataclasses.replace(sample, scores=sample.scores | others)
 
     def summary(self, samples: Sequence[Sample]) -> dict[str, float]:
         """The official figures in percent, `{task}_{metric}`, and "overall", the mean of the seven that count.
@@ -137,7 +122,7 @@ class VisualWebBench:
         figures: dict[str, float] = {}
         for adapter in (self._adapter, *(name for name in _PREFIX if name != self._adapter)):
             prefix = "" if adapter == self._adapter else _PREFIX[adapter]
-            figures |= {prefix + name: value for name, value in _figures(samples, adapter, done).items()}
+            figures |= {prefix + name: value for name, value in task_figures(samples, adapter, done).items()}
         return figures
 
     def _question(self, asked: tuple[str, int], saved: Collection[str]) -> Question:
@@ -157,28 +142,3 @@ class VisualWebBench:
 
 def _id(task: str, row: int) -> str:
     return f"{task}/{row:04d}"
-
-
-def _score(task: str, answer: str, truth: object, adapter: str) -> dict[str, float]:
-    """`score` of one answer, the figure that counts first; nan where the official mean leaves the question out."""
-    figures = score(task, [answer], [truth], adapter)
-    first = "rouge_l" if task in TEXT else next(iter(figures))
-    # An answer that is wrong halves the mean of itself and a right one; one that is left out does not.
-    if figures.get("f1") == 0 and score(task, [answer, "a"], [truth, ["a"]], adapter)["f1"] > 99:
-        figures["f1"] = math.nan
-    return {first: figures[first]} | figures
-
-
-def _figures(samples: Sequence[Sample], adapter: str, done: set[str]) -> dict[str, float]:
-    figures, counted = {}, []
-    for task in TASKS:
-        mine = [sample for sample in samples if sample.task == task]
-        if not mine:
-            continue
-        scores = score(task, [one.answer.strip() for one in mine], [one.truth for one in mine], adapter)
-        counted.append(scores["rouge_l"] if task in TEXT else next(iter(scores.values())))
-        for name in sorted(scores, key=lambda name: name != "rouge_l"):
-            figures[f"{task}_{name}" + ("" if task in done else " (partial)")] = scores[name]
-    if counted:
-        figures["overall" if done == set(TASKS) else "overall (partial)"] = sum(counted) / len(counted)
-    return figures

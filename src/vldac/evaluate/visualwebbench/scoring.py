@@ -26,6 +26,8 @@ from typing import Any
 TEXT = ("web_caption", "heading_ocr", "element_ocr")
 CHOICE = ("element_ground", "action_prediction", "action_ground")
 TASKS = (*TEXT, "webqa", *CHOICE)
+METRIC = {**dict.fromkeys(TEXT, "rouge_l"), "webqa": "f1", **dict.fromkeys(CHOICE, "accuracy")}
+"""Of each task's figures the one that counts: the benchmark's own is the mean of the seven."""
 ADAPTERS = ("openai", "qwen_vl", "none")
 
 
@@ -33,8 +35,6 @@ def score(
     task: str, responses: Sequence[str], answers: Sequence[Any], adapter: str = "openai"
 ) -> dict[str, float]:
     """The official figures of one task over all its questions, in percent.
-
-    The benchmark's own figure is the mean over the seven tasks of `rouge_l`, `f1` or `accuracy`.
 
     Args:
       task: one of `TASKS`.
@@ -110,6 +110,18 @@ def postprocess(task: str, response: str, adapter: str = "openai") -> str:
     if task == "action_prediction" and adapter == "qwen_vl":
         return response[:1].upper()
     return response
+
+
+def extract(task: str, response: str, adapter: str = "openai") -> str | None:
+    """What a response is taken for, as people read it: a letter for `CHOICE`, a text for others; None for nothing.
+
+    Arguments and errors are `postprocess`'s.
+    """
+    text = postprocess(task, response, adapter)
+    if task in CHOICE:
+        place = choice(text)
+        text = chr(ord("A") + place) if place >= 0 else ""
+    return text or None
 
 
 def _check_answers(task: str, answers: Sequence[Any]) -> None:

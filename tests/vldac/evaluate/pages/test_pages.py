@@ -14,7 +14,8 @@ from vldac.evaluate import visualwebbench
 from vldac.evaluate.benchmark import Question
 from vldac.evaluate.pages import TASKS, Pages, marks, visits
 from vldac.evaluate.pages.questions import HEADED, WEBQA, cards
-from vldac.evaluate.samples import digest
+from vldac.evaluate.results import summarise
+from vldac.evaluate.samples import SampleLog, digest
 from vldac.generate.request import Reply, Request, images_of
 
 EACH = 8
@@ -377,10 +378,22 @@ def test_no_training_world_has_such_a_page(asked):
 def test_judging_never_raises(benchmark, rows):
     for row in rows[::EACH]:
         for text in ("", " ", ".", "A)", "é" * 50, '<meta name="description" content="">'):
-            sample = benchmark.judge(row, reply(text))
-            assert 0 <= next(iter(sample.scores.values())) <= 100
+            worth = next(iter(benchmark.judge(row, reply(text)).scores.values()))
+            assert 0 <= worth <= 100 or (row.task == "webqa" and text == ".")
     row = Question("x", "webqa", Request(rows[0].request.messages), ["1"])
     assert "cut off" in benchmark.judge(row, Reply("1", "length", 1, 512)).notes
+
+
+def test_what_the_official_mean_leaves_out_is_left_out_of_the_interval_too(benchmark, rows, tmp_path):
+    """A mean of 0 for it would differ from the official one, and the figure would lose its interval."""
+    asked = [row for row in rows if row.task == "webqa"]
+    samples = [benchmark.judge(row, reply(said(row) if i else ".")) for i, row in enumerate(asked)]
+    assert np.isnan(samples[0].scores["f1"]) and "left out of the official mean" in samples[0].notes
+    with SampleLog(tmp_path) as log:
+        for sample in samples:
+            log.add(sample)
+        found = summarise("pages", log.records, benchmark.summary(samples), model={}, configuration={})
+    assert found["scores"]["overall"]["estimate"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize(
