@@ -5,7 +5,8 @@
         sample = benchmark.judge(question, reply)
     benchmark.summary(samples)                  # VisualWebBench's own figures, by its own names
 
-`visits` are the pages as data, `marks` what is drawn on them, `questions` what is asked.
+`visits` are the pages as data, `reading` what they say, `marks` what is drawn on them, `questions` and `webqa`
+what is asked.
 """
 
 from vldac.evaluate.pages.benchmark import TASKS, Pages

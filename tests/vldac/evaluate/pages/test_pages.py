@@ -13,7 +13,9 @@ from envs_jax.shop.web_shop import WebShop
 from vldac.evaluate import visualwebbench
 from vldac.evaluate.benchmark import Question
 from vldac.evaluate.pages import TASKS, Pages, marks, visits
-from vldac.evaluate.pages.questions import HEADED, WEBQA, cards
+from vldac.evaluate.pages.questions import HEADED
+from vldac.evaluate.pages.reading import cards
+from vldac.evaluate.pages.webqa import QUESTIONS
 from vldac.evaluate.results import summarise
 from vldac.evaluate.samples import SampleLog, digest
 from vldac.generate.request import Reply, Request, images_of
@@ -175,10 +177,10 @@ def answer_to(question, page):
 
 def test_answers_are_the_catalogues():
     kinds = Counter()
-    for one in Pages(len(WEBQA), seed=3, tasks=["webqa"]).planned("webqa"):
+    for one in Pages(len(QUESTIONS), seed=3, tasks=["webqa"]).planned("webqa"):
         assert one.truth[0] == answer_to(one.row["question"], one.page)
         kinds[re.sub(r"\d+|\$\S+", "", one.row["question"])] += 1
-    assert len(kinds) == len(WEBQA)
+    assert len(kinds) == len(QUESTIONS)
 
 
 def test_the_described_element_is_the_right_one_and_no_other(asked):
