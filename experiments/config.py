@@ -23,6 +23,8 @@ from vldac.policy import PolicyConfig
 from vldac.rollout import RolloutConfig
 from vldac.state import OptimizerConfig
 
+CONFIG_FILE = "config.json"  # in a run's folder
+
 
 class ConfigError(ValueError):
     """Can not be run. `str()` is one line that names the field, the value and what is accepted."""
@@ -104,7 +106,7 @@ class RunConfig:
     """A run: a world, a model that learns to act in it, and how."""
 
     name: str = ""
-    """Folder of the run under `folder`; "" = preset, world, seed and the time."""
+    """Folder of the run under `folder`; "" = world, time and seed."""
     folder: str = "runs"
     """Where runs are kept."""
     world: str = "miniworld/one_room_s6_fast"
@@ -178,6 +180,22 @@ def from_json(text: str) -> RunConfig:
     except ValueError as error:
         raise ConfigError(f"not JSON: {error}") from error
     return _build(RunConfig, data, "")
+
+
+def read_config(path: Path) -> RunConfig:
+    """A run's configuration from its file.
+
+    Raises:
+      ConfigError: it is not there, or not a configuration; the path is named.
+    """
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} can not be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: {error.reason}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _build(cls: type, data: Any, path: str) -> Any:

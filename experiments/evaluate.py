@@ -286,7 +286,7 @@ def run(evaluation: Evaluation, console: Console) -> dict[str, Any]:
       BenchmarkError: it can not go on.
       OSError: something can not be written.
     """
-    from experiments.job import versions
+    from experiments.outcome import versions
 
     command, folder = evaluation.command, evaluation.command.target
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,10 +25,9 @@ import jax.numpy as jnp
 import tyro
 
 from experiments.build import Parts, build
-from experiments.job import CONFIG_FILE
+from experiments.config import CONFIG_FILE, read_config
 from experiments.model_card import model_card
 from experiments.restore import Learnt, policy_params, tell
-from experiments.run import read_config
 from vldac.mesh import MeshConfig
 from vldac.metrics import RunFileError, read_summary
 from vldac.models.export import SHARD_BYTES, save_adapter, save_model, save_value_head, whole

@@ -12,27 +12,23 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import resource
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental.multihost_utils import process_allgather
 from rich.console import Console
 from rich.text import Text
 
-from envs_jax import World
-from envs_jax.world import spoken
 from experiments.build import Parts
-from experiments.config import to_json
+from experiments.clock import Clock
+from experiments.config import CONFIG_FILE, to_json
 from experiments.display import Display
+from experiments.interrupt import Interrupt
+from experiments.outcome import add_results, episodes_of, versions
 from experiments.restore import (
     BASELINES,
     CHECKPOINT_FOLDER,
@@ -49,93 +45,17 @@ from experiments.restore import (
     stage_key,
 )
 from experiments.runtime import compile_iteration
-from vldac import __version__, imitation, memory, mesh, train, watch
+from vldac import imitation, memory, mesh, train, watch
 from vldac.checkpoint import Checkpointer, Restored
-from vldac.evaluate.statistics import mean_interval, wilson
 from vldac.evaluate.worlds import Recording, Results, play_policy, play_scripted
 from vldac.metrics import MetricsWriter, read_summary, write_atomically, write_summary
-from vldac.policy import Policy
-from vldac.report import Episode, save_episodes, write_report
-from vldac.text.answer import thoughts_of
-from vldac.text.tokenizer import decode_answer
+from vldac.report import save_episodes, write_report
 
-CONFIG_FILE = "config.json"
 _CHUNK = 10  # warm-start updates of one program: often enough for a progress bar
 
 # What they give is read on the host, in every process.
 _evaluate = jax.jit(lambda *args: mesh.gather(play_policy(*args)), static_argnums=(0, 1, 4, 5, 6))
 _baselines = jax.jit(lambda *args: mesh.gather(play_scripted(*args)), static_argnums=(0, 2))
-
-
-class Clock:
-    """Seconds by phase, summed over everything that a run did, earlier processes included."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-        self._loaded: dict[str, float] = {}
-        self._started = time.perf_counter()
-        self._before = 0.0
-
-    @contextlib.contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
-
-    @property
-    def total(self) -> float:
-        """Wall clock of all processes of the run."""
-        return self._before + time.perf_counter() - self._started
-
-    def dump(self) -> dict[str, float]:
-        return {**self.seconds, "total": self.total}
-
-    @property
-    def idle(self) -> bool:
-        """Whether this process has done nothing yet."""
-        return self.seconds == self._loaded
-
-    def load(self, dumped: dict[str, float]) -> None:
-        """Goes on from what `dump` gave; of several, from the larger number of each phase."""
-        for name, seconds in dumped.items():
-            if name == "total":
-                self._before = max(self._before, seconds)
-            else:
-                self.seconds[name] = max(self.seconds.get(name, 0.0), seconds)
-        self._loaded = dict(self.seconds)
-
-
-class Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a wish to stop; the second one aborts as ever."""
-
-    def __init__(self, console: Console):
-        self._wished = False
-        self._console = console
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._wish)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether to stop. All processes ask at the same moments and get the same answer: any of them may wish,
-        and none goes on to wait for one that has stopped."""
-        if jax.process_count() == 1:
-            return self._wished
-        return bool(process_allgather(np.array(self._wished)).any())
-
-    def _wish(self, number: int, frame: Any) -> None:
-        self._wished = True
-        signal.signal(number, signal.default_int_handler)
-        self._console.print("[yellow]Stopping after this iteration. Once more to abort at once.[/]")
 
 
 class Diverged(RuntimeError):
@@ -376,7 +296,7 @@ class Job:
                 else:
                     key = jax.random.fold_in(self._key(EVALUATION), number)
                     results, recording = self._play(name, state.policy_params, key)
-                    note(summary, name, label, results)
+                    add_results(summary, name, label, results)
                     if self._writes and name == self.parts.config.world:
                         world = self.parts.worlds[name]
                         save_episodes(self.run_dir, label, episodes_of(policy, world, results, recording))
@@ -390,8 +310,8 @@ class Job:
         run = self._compiled(("baselines", name), _baselines, self.parts.worlds[name], key, episodes)
         with self.clock("evaluation"):
             expert, chance = jax.device_get(run(key))
-        note(summary, name, "random", chance)
-        note(summary, name, "expert", expert)
+        add_results(summary, name, "random", chance)
+        add_results(summary, name, "expert", expert)
 
     def _summarise(self, state: train.TrainState | None, interrupted: bool) -> dict[str, Any]:
         """The run's summary, written; left as it is by a process that found nothing to do."""
@@ -428,56 +348,3 @@ class Job:
 def _larger(before: int | float | None, now: int | float | None) -> int | float | None:
     """Of a figure that an earlier process or this one may not know."""
     return max((figure for figure in (before, now) if figure is not None), default=None)
-
-
-def note(summary: dict[str, Any], world: str, label: str, results: Results) -> None:
-    """Adds the figures of one policy on one world to a summary."""
-    success = np.asarray(results.success)
-    steps = int(results.length.sum())
-    figures = {
-        "success_rate": wilson(int(success.sum()), len(success)),
-        "steps_to_goal": mean_interval(results.length[success].astype(float)),
-        "mean_return": mean_interval(results.episode_return),
-    }
-    for name, interval in figures.items():
-        summary.setdefault(name, {}).setdefault(world, {})[label] = list(interval)
-    if label in ("before", "after"):
-        rates = summary.setdefault("parse_failure_rate", {})
-        rates.setdefault(world, {})[label] = float(results.invalid.sum() / max(steps, 1))
-
-
-def episodes_of(policy: Policy, world: World, results: Results, recording: Recording) -> list[Episode]:
-    """The recorded episodes with the model's own words."""
-    episodes = []
-    for number in range(len(recording.action)):
-        steps = range(int(results.length[number]))
-        answers = [
-            decode_answer(policy.vocabulary, recording.tokens[number, t][recording.mask[number, t]]) for t in steps
-        ]
-        actions = recording.action[number]
-        episodes.append(
-            Episode(
-                frames=recording.frames[number, : len(steps)],
-                answers=answers,
-                thoughts=[thoughts_of(answer) for answer in answers],
-                actions=[spoken(world, actions[t]) for t in steps],
-                rewards=recording.reward[number, : len(steps)],
-                success=bool(results.success[number]),
-                world=world.name,
-                title=f"evaluation episode {number + 1}",
-            )
-        )
-    return episodes
-
-
-def versions() -> dict[str, str]:
-    """What the run ran on."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers")
-    device = jax.devices()[0]
-    return {
-        "vldac": __version__,  # the packages' own are only in their metadata; this one may run from its sources
-        **{name: version(name) for name in packages},
-        "python": platform.python_version(),
-        "platform": platform.platform(terse=True),
-        "device": f"{jax.device_count()} x {device.device_kind}",
-    }

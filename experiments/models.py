@@ -17,10 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from experiments.build import build, open_model
-from experiments.config import ModelConfig
-from experiments.job import CONFIG_FILE
+from experiments.config import CONFIG_FILE, ModelConfig, read_config
 from experiments.restore import policy_params, tell
-from experiments.run import read_config
 from vldac.generate.engine import Engine
 from vldac.generate.lanes import Params
 from vldac.mesh import MeshConfig

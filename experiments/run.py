@@ -34,9 +34,9 @@ from rich.text import Text
 
 from experiments import processes, runtime
 from experiments.build import Parts, build
-from experiments.config import ConfigError, RunConfig, from_json
+from experiments.config import CONFIG_FILE, ConfigError, RunConfig, read_config
 from experiments.display import show_results
-from experiments.job import CONFIG_FILE, Diverged, Job
+from experiments.job import Diverged, Job
 from experiments.presets import PRESETS
 from vldac import memory, mesh
 from vldac.metrics import RunFileError
@@ -258,22 +258,6 @@ def lock(run_dir: Path) -> IO[bytes]:
             file=sys.stderr,
         )
     return file
-
-
-def read_config(path: Path) -> RunConfig:
-    """A run's configuration from its file.
-
-    Raises:
-      ConfigError: it is not there, or not a configuration; the path is named.
-    """
-    try:
-        return from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} can not be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8: {error.reason}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def difference(old: RunConfig, new: RunConfig) -> str | None:

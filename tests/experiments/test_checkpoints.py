@@ -14,9 +14,10 @@ import torch
 import transformers
 
 from experiments.build import build
+from experiments.config import read_config
 from experiments.export import main as export
 from experiments.restore import policy_params
-from experiments.run import main, read_config
+from experiments.run import main
 from vldac.metrics import read_metrics, read_summary
 from vldac.text.tokenizer import BPE_TOKENIZER, load_tokenizer, special_id
 

@@ -11,8 +11,9 @@ import pytest
 
 from experiments import job
 from experiments.build import build
+from experiments.config import read_config
 from experiments.restore import policy_params
-from experiments.run import main, read_config
+from experiments.run import main
 from tests.runs import SMALL, TRAINING_ALONE, damage
 from vldac.metrics import read_summary, write_summary
 
