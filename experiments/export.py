@@ -28,9 +28,10 @@ from experiments.build import Parts, build
 from experiments.config import CONFIG_FILE, read_config
 from experiments.model_card import model_card
 from experiments.restore import Learnt, policy_params, tell
+from vldac.disk import whole
 from vldac.mesh import MeshConfig
 from vldac.metrics import RunFileError, read_summary
-from vldac.models.export import SHARD_BYTES, save_adapter, save_model, save_value_head, whole
+from vldac.models.export import SHARD_BYTES, save_adapter, save_model, save_value_head
 from vldac.report.success import without
 from vldac.text.chat import CHAT_TEMPLATE
 

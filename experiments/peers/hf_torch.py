@@ -42,7 +42,7 @@ from experiments.build import Parts
 from experiments.config import ConfigError
 from vldac.metrics import RunFileError
 from vldac.models import Qwen2VLConfig
-from vldac.models.export import hf_configs
+from vldac.models.hf_config import hf_configs
 from vldac.models.image import patch_grid
 
 PROGRAM = "python -m experiments.peers.hf_torch"

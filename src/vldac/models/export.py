@@ -5,22 +5,17 @@
     value_head.safetensors, value_head.json                              the critic, which no other library has
 
 * Tensors are made and written one after another, an adapter is added to a layer's weights on the device while
-  they are on their way: there is never a second copy of the model. safetensors' own writer takes all tensors of
-  a file at once; that is why its format, a JSON header and the bytes, is written here.
-* A folder appears under its name by one rename when all of it is on the disk (`whole`).
+  they are on their way: there is never a second copy of the model.
 * What belongs to a base checkpoint (its config, tokenizer, preprocessing) is copied from it as it is. For a
   model that was drawn afresh it is written from our own configuration.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +27,12 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 from safetensors.numpy import load_file
 
-from vldac.disk import demand_room, sync
+from vldac.disk import demand_room
 from vldac.models import hf
 from vldac.models.families import VLMConfig, model_class
+from vldac.models.hf_config import hf_configs
 from vldac.models.lora import LoRAConfig
-from vldac.models.qwen2_vl import Qwen2VLConfig
+from vldac.models.safetensors_file import STORED, PendingTensor, made, pack, write_safetensors
 from vldac.models.value_head import ValueHead
 from vldac.models.weights import CONFIG_FILE, INDEX_FILE, PREPROCESSOR_FILE, SMALL_FILES, WEIGHTS_FILE
 
@@ -44,58 +40,6 @@ SHARD_BYTES = 5 * 10**9  # of a file of weights, as the hub likes them
 GENERATION_FILE = "generation_config.json"
 ADAPTER_CONFIG_FILE, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"
 VALUE_HEAD_FILE, VALUE_HEAD_CONFIG_FILE = "value_head.safetensors", "value_head.json"
-
-_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # safetensors' names
-
-
-@dataclass(frozen=True, eq=False)
-class PendingTensor:
-    """A tensor that is yet to be made.
-
-    Attributes:
-      name: in the file.
-      shape: of it.
-      dtype: of it.
-      make: makes it, on the host.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: jnp.dtype
-    make: Callable[[], np.ndarray]
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
-
-@contextlib.contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """A folder to write to that becomes `target` at the end, if nothing was raised. Nothing is left otherwise.
-
-    Raises:
-      ValueError: `target` holds something already.
-      OSError: it can not be written.
-    """
-    target = target.absolute()
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ValueError(f"{target} exists already; accepted: a folder that does not, or an empty one")
-    partial = target.with_name(f".{target.name}.partial")
-    if target.parent.exists() and not target.parent.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target.parent))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if partial.exists():  # left over from a kill
-        shutil.rmtree(partial)
-    try:
-        partial.mkdir()
-        yield partial
-        for path in [*partial.rglob("*"), partial]:
-            sync(path)
-        os.rename(partial, target)
-        sync(target.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
-        raise
 
 
 def save_model(
@@ -129,8 +73,8 @@ def save_model(
       OSError: the disk is full, or the folder can not be written.
     """
     dtype = jnp.dtype(dtype)
-    if dtype.name not in _DTYPES:
-        raise ValueError(f"dtype is {dtype.name}; accepted: {', '.join(_DTYPES)}")
+    if dtype.name not in STORED:
+        raise ValueError(f"dtype is {dtype.name}; accepted: {', '.join(STORED)}")
     files = _own_files(config, tokenizer) if base is None else _base_config(base)
     tensors = model_tensors(config, params, adapter, scale, dtype)
     size = sum(tensor.nbytes for tensor in tensors)
@@ -146,7 +90,7 @@ def save_model(
     elif tokenizer is not None:
         tokenizer.save_pretrained(str(folder))
 
-    shards = _pack(tensors, shard_bytes)
+    shards = pack(tensors, shard_bytes)
     if len(shards) == 1:
         write_safetensors(folder / WEIGHTS_FILE, shards[0])
         return
@@ -200,7 +144,7 @@ def save_adapter(folder: Path, config: VLMConfig, adapter: nnx.State, lora: LoRA
             modules[name.rpartition(".")[0]] = None
     demand_room(folder.parent, sum(tensor.nbytes for tensor in tensors.values()))
     folder.mkdir()
-    write_safetensors(folder / ADAPTER_FILE, _made(tensors))
+    write_safetensors(folder / ADAPTER_FILE, made(tensors))
     _write_json(
         folder / ADAPTER_CONFIG_FILE,
         {
@@ -250,7 +194,7 @@ def save_value_head(folder: Path, params: nnx.State) -> None:
         tensors[".".join([*layer, _TORCH_NAMES[name]])] = value.T
     widths = [tensors[f"layers.{number}.weight"].shape[0] for number in range(len(tensors) // 2 - 1)]
     first = tensors["layers.0.weight" if widths else "out.weight"]
-    write_safetensors(folder / VALUE_HEAD_FILE, _made(tensors))
+    write_safetensors(folder / VALUE_HEAD_FILE, made(tensors))
     _write_json(
         folder / VALUE_HEAD_CONFIG_FILE,
         {
@@ -281,118 +225,6 @@ def load_value_head(folder: Path) -> nnx.State:
 
 
 _TORCH_NAMES = {"kernel": "weight", "bias": "bias"}
-
-
-def hf_configs(config: VLMConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The contents of `config.json` and `preprocessor_config.json` of a model that is not from any checkpoint.
-
-    Raises:
-      ValueError: another family than Qwen2-VL, or sizes that Hugging Face's configuration can not say.
-    """
-    if type(config) is not Qwen2VLConfig:
-        raise ValueError(
-            f"config is a {type(config).__name__}; accepted: a Qwen2VLConfig (models of other families come from "
-            "a checkpoint, whose own files are kept)"
-        )
-    text, vision, image = config.text, config.vision, config.image
-    if vision.mlp_dim % vision.embed_dim:
-        raise ValueError(f"mlp_dim is {vision.mlp_dim}; accepted: a multiple of embed_dim = {vision.embed_dim}")
-    model = {
-        "architectures": ["Qwen2VLForConditionalGeneration"],
-        "model_type": "qwen2_vl",
-        "image_token_id": config.image_token_id,
-        "video_token_id": config.video_token_id,
-        "vision_start_token_id": config.vision_start_token_id,
-        "vision_end_token_id": config.vision_end_token_id,
-        "tie_word_embeddings": text.tie_word_embeddings,
-        "text_config": {
-            "model_type": "qwen2_vl_text",
-            "vocab_size": text.vocab_size,
-            "hidden_size": text.hidden_size,
-            "intermediate_size": text.intermediate_size,
-            "num_hidden_layers": text.num_hidden_layers,
-            "num_attention_heads": text.num_attention_heads,
-            "num_key_value_heads": text.num_key_value_heads,
-            "hidden_act": "silu",
-            "initializer_range": text.initializer_range,
-            "rms_norm_eps": text.rms_norm_eps,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": text.rope_theta,
-                "mrope_section": list(text.mrope_section),
-            },
-            "use_sliding_window": False,
-            "bos_token_id": None,  # the defaults are those of the published vocabulary
-            "eos_token_id": None,
-            "pad_token_id": None,
-        },
-        "vision_config": {
-            "model_type": "qwen2_vl_vision",
-            "depth": vision.depth,
-            "embed_dim": vision.embed_dim,
-            "hidden_size": text.hidden_size,
-            "hidden_act": "quick_gelu",
-            "mlp_ratio": vision.mlp_dim // vision.embed_dim,
-            "num_heads": vision.num_heads,
-            "in_channels": vision.in_channels,
-            "patch_size": vision.patch_size,
-            "spatial_merge_size": vision.spatial_merge_size,
-            "temporal_patch_size": vision.temporal_patch_size,
-            "initializer_range": vision.initializer_range,
-            "rope_parameters": {"rope_type": "axial", "rope_theta": vision.rope_theta},
-        },
-    }
-    preprocessor = {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": "Qwen2VLProcessor",
-        "size": {"shortest_edge": image.min_pixels, "longest_edge": image.max_pixels},
-        "min_pixels": image.min_pixels,
-        "max_pixels": image.max_pixels,
-        "image_mean": list(image.mean),
-        "image_std": list(image.std),
-        "patch_size": vision.patch_size,
-        "merge_size": vision.spatial_merge_size,
-        "temporal_patch_size": vision.temporal_patch_size,
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "do_convert_rgb": True,
-    }
-    return model, preprocessor
-
-
-def write_safetensors(path: Path, tensors: Sequence[PendingTensor]) -> None:
-    """A safetensors file, its tensors made and written one after another.
-
-    The format: 8 bytes with the header's length, the header (JSON: type, shape and place of every tensor, padded
-    with spaces so that the data begin at a multiple of 8), the data.
-    """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for tensor in tensors:
-        begin, end = end, end + tensor.nbytes
-        header[tensor.name] = {
-            "dtype": _DTYPES[tensor.dtype.name],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors:
-            value = np.ascontiguousarray(tensor.make())
-            file.write(value.reshape(-1).view(np.uint8).data)
-
-
-def _made(tensors: Mapping[str, np.ndarray]) -> list[PendingTensor]:
-    """Small tensors that are there already."""
-    return [
-        PendingTensor(name, value.shape, jnp.dtype(value.dtype), lambda value=value: value)
-        for name, value in tensors.items()
-    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -458,19 +290,6 @@ def _small_files(base: Path) -> list[Path]:
     """What goes with a base checkpoint's weights: tokenizer, preprocessing, generation; not its config or card."""
     found = {path for pattern in SMALL_FILES for path in base.glob(pattern) if path.is_file()}
     return sorted(path for path in found if path.name not in (CONFIG_FILE, INDEX_FILE, "README.md"))
-
-
-def _pack(tensors: Sequence[PendingTensor], limit: int) -> list[list[PendingTensor]]:
-    """Tensors as files of at most `limit` bytes, in their order; a larger tensor gets a file of its own."""
-    shards: list[list[PendingTensor]] = [[]]
-    size = 0
-    for tensor in tensors:
-        if shards[-1] and size + tensor.nbytes > limit:
-            shards.append([])
-            size = 0
-        shards[-1].append(tensor)
-        size += tensor.nbytes
-    return shards
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -22,7 +22,18 @@ import torch
 import transformers
 from flax import nnx
 
-from vldac.models import SIZES, Qwen2VLConfig, ValueHead, create, export, hf, lora, weights
+from vldac.models import (
+    SIZES,
+    Qwen2VLConfig,
+    ValueHead,
+    create,
+    export,
+    hf,
+    hf_config,
+    lora,
+    safetensors_file,
+    weights,
+)
 
 LORA = lora.LoRAConfig(rank=3, alpha=5.0, target_modules=("q_proj", "v_proj", "gate_proj", "down_proj"))
 
@@ -204,7 +215,7 @@ def test_one_tensor_at_a_time_is_held(tied, tmp_path):
     _, adapter = adapted(tied)
     tensors = export.model_tensors(tied.config, tied.params, adapter, LORA.scale, jnp.dtype(jnp.float32))
     tensors = [dataclasses.replace(x, make=functools.partial(watched, x.make)) for x in tensors]
-    export.write_safetensors(tmp_path / "x.safetensors", tensors)
+    safetensors_file.write_safetensors(tmp_path / "x.safetensors", tensors)
     assert len(most) == len(tensors) and max(most) <= 2  # the last one is let go when the next is there
     assert set(safetensors.numpy.load_file(tmp_path / "x.safetensors")) == {x.name for x in tensors}
 
@@ -213,11 +224,13 @@ def test_one_tensor_at_a_time_is_held(tied, tmp_path):
 def test_configurations_of_our_own_are_read_back_as_they_were(size, tmp_path):
     ids = {"image_token_id": 5, "vision_start_token_id": 6, "vision_end_token_id": 7, "video_token_id": 8}
     config = SIZES[size](300, **ids)
-    for name, content in zip(("config.json", "preprocessor_config.json"), export.hf_configs(config), strict=True):
+    for name, content in zip(
+        ("config.json", "preprocessor_config.json"), hf_config.hf_configs(config), strict=True
+    ):
         (tmp_path / name).write_text(json.dumps(content))
     assert weights.read_config(tmp_path) == config
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
-    assert weights.config_from_hf(theirs, export.hf_configs(config)[1]) == config
+    assert weights.config_from_hf(theirs, hf_config.hf_configs(config)[1]) == config
 
 
 def test_a_model_without_a_base_loads_in_transformers(tied, parts, tmp_path):
@@ -272,24 +285,6 @@ def test_a_pattern_names_exactly_its_modules():
         assert re.fullmatch(pattern, name)
     for name in ("a.layers.1.x.k", "aXlayers.1.x.q", "c.a.layers.1.x.q", "b.mlp.00", "a.layers.x.x.q"):
         assert not re.fullmatch(pattern, name)
-
-
-def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "runs" / "export"
-    with pytest.raises(RuntimeError), export.whole(target) as folder:
-        (folder / "half").write_text("x")
-        raise RuntimeError
-    assert list(target.parent.iterdir()) == []
-    (target.parent / ".export.partial").mkdir()  # as a kill leaves it
-    (target.parent / ".export.partial" / "old").write_text("x")
-    with export.whole(target) as folder:
-        (folder / "file").write_text("x")
-        assert not target.exists()
-    assert [path.name for path in target.parent.iterdir()] == ["export"]
-    assert [path.name for path in target.iterdir()] == ["file"]
-    with pytest.raises(ValueError, match="exists already; accepted: "), export.whole(target):
-        pytest.fail("nothing may be written")
-    assert [path.name for path in target.iterdir()] == ["file"]
 
 
 def test_too_little_room_is_noticed_before_anything_is_written(tied, tmp_path, monkeypatch):
