@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
 import random
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vldac.evaluate import tables
 from vldac.evaluate.benchmark import BenchmarkError, Question
 from vldac.evaluate.samples import digest
 from vldac.evaluate.visualwebbench import CHOICE, PROTOCOLS, TASKS, TEXT, VisualWebBench, score
+from vldac.evaluate.visualwebbench.data import decode
 from vldac.evaluate.visualwebbench.prompts import prompt
 from vldac.generate.request import Message, Reply, Request, images_of
 
@@ -144,6 +146,18 @@ def test_prompts_are_upstreams_to_the_letter():
     assert "bounding box is [0.1, 0.2, 0.3, 0.45].\n" in prompt("element_ocr", values)
     assert "bounding box:\n[\"it's\", 'b']\n\nYou" in prompt("action_prediction", values)
     assert prompt("webqa", values).startswith("Q {x}?\nYou should")
+
+
+def test_no_program_is_started_for_an_image(tmp_path, monkeypatch):
+    """Pillow hands Encapsulated PostScript to Ghostscript, whatever the column says that it holds."""
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch '{tmp_path}/started'\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(BenchmarkError, match="x row 0: image is damaged"):
+        decode(script, "x row 0")
+    assert not (tmp_path / "started").exists()
 
 
 def rotated() -> bytes:
