@@ -37,7 +37,8 @@ from vldac.generate.conversation import TooLong
 from vldac.generate.engine import Closed, Engine, Event, Stream
 from vldac.generate.request import Reply
 from vldac.serve.limits import Limits, RateLimiter
-from vldac.serve.protocol import Refused, chunk, completion, read_request, usage
+from vldac.serve.protocol import chunk, completion, read_request, usage
+from vldac.serve.refusal import Refused
 
 READERS = 4  # threads that read bodies: an image is decompressed in each
 log = logging.getLogger(__name__)

@@ -20,6 +20,8 @@ class Limits:
     """Of one image, known before it is decompressed."""
     total_pixels: int = 2**27
     """Of all images of a conversation together."""
+    image_scans: int = 100
+    """Of one JPEG: each goes over all of its pixels. Cameras and editors write about ten."""
     max_tokens: int = 2048
     """Of an answer; also what it may have where the client does not say."""
     queue: int = 64

@@ -3,34 +3,28 @@ expect them.
 
 * What is not done here is refused and named, never ignored: a field that would change the answer, an unknown
   field, a part that is neither text nor an image.
-* Images come inside the request (`data:` URLs). Nothing is ever fetched: a server that opens addresses for
-  strangers opens those of its own network, too.
+* Images come inside the request, see `images`.
 
 Reference: https://platform.openai.com/docs/api-reference/chat
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 import json
 import math
-import re
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from vldac.generate.request import Message, Reply, Request
+from vldac.serve.images import Images
 from vldac.serve.limits import Limits
+from vldac.serve.refusal import Refused, short
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 MAX_STOPS = 16
-_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 _READ = {
     *("model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop"),
     *("stream", "stream_options"),
@@ -54,36 +48,6 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (None, True, False),
     **dict.fromkeys(("audio", "moderation", "prediction", "reasoning_effort", "verbosity"), (None,)),
 }
-
-
-class Refused(Exception):
-    """A request that is not answered, in OpenAI's words.
-
-    Attributes:
-      status: HTTP's.
-      message: what was wrong and what is accepted.
-      param, code: the field that it is about, and a word for programs; None = none.
-      retry_after: seconds after which it may go better.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        param: str | None = None,
-        *,
-        status: int = 400,
-        code: str | None = None,
-        retry_after: float | None = None,
-    ):
-        super().__init__(message)
-        self.message, self.param, self.status, self.code = message, param, status, code
-        self.retry_after = retry_after
-
-    def body(self) -> dict[str, Any]:
-        """The JSON that says so."""
-        kinds = {401: "authentication_error", 429: "rate_limit_error"}
-        kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
 @dataclass(frozen=True)
@@ -124,12 +88,12 @@ def read_request(body: bytes, model: str, limits: Limits) -> ChatRequest:
         if name in _ONLY:
             if not any(_same(data[name], value) for value in _ONLY[name]):
                 accepted = ", ".join(json.dumps(value) for value in _ONLY[name])
-                raise Refused(f"{name} is {_short(data[name])}; accepted: {accepted}", name)
+                raise Refused(f"{name} is {short(data[name])}; accepted: {accepted}", name)
         elif name not in _READ | _NO_MATTER:
-            raise Refused(f"unknown field {_short(name)}", _short(name))
+            raise Refused(f"unknown field {short(name)}", short(name))
     if data.get("model") != model:
         raise Refused(
-            f"model is {_short(data.get('model'))}; accepted: {model!r}",
+            f"model is {short(data.get('model'))}; accepted: {model!r}",
             "model",
             status=404,
             code="model_not_found",
@@ -200,39 +164,39 @@ def _json(body: bytes) -> dict[str, Any]:
     try:
         data = json.loads(body.decode("utf-8"), parse_constant=constant)
     except (ValueError, RecursionError) as error:  # neither UTF-8 nor JSON, or too deep
-        raise Refused(f"the body is not JSON: {_short(str(error))}") from error
+        raise Refused(f"the body is not JSON: {short(str(error))}") from error
     if not isinstance(data, dict):
-        raise Refused(f"the body is {_short(data)}; accepted: an object")
+        raise Refused(f"the body is {short(data)}; accepted: an object")
     return data
 
 
 def _messages(messages: Any, limits: Limits) -> tuple[Message, ...]:
     if not isinstance(messages, list) or not messages:
-        raise Refused(f"messages is {_short(messages)}; accepted: a list of at least one message", "messages")
-    images = _Images(limits)
+        raise Refused(f"messages is {short(messages)}; accepted: a list of at least one message", "messages")
+    images = Images(limits)
     read = []
     for number, message in enumerate(messages):
         name = f"messages[{number}]"
         if not isinstance(message, dict):
-            raise Refused(f"{name} is {_short(message)}; accepted: an object", name)
+            raise Refused(f"{name} is {short(message)}; accepted: an object", name)
         role = message.get("role")
         if not isinstance(role, str) or role not in ROLES:
-            raise Refused(f"{name}.role is {_short(role)}; accepted: {', '.join(ROLES)}", f"{name}.role")
+            raise Refused(f"{name}.role is {short(role)}; accepted: {', '.join(ROLES)}", f"{name}.role")
         for field_name in message:
             if field_name not in ("role", "content", "name", "refusal") and message[field_name]:
-                raise Refused(f"{name} has a field {_short(field_name)}, which is not done here", name)
+                raise Refused(f"{name} has a field {short(field_name)}, which is not done here", name)
         parts = _parts(message.get("content"), f"{name}.content", role, images)
         read.append(Message(ROLES[role], parts))
     return tuple(read)
 
 
-def _parts(content: Any, name: str, role: str, images: _Images) -> tuple[str | np.ndarray, ...]:
+def _parts(content: Any, name: str, role: str, images: Images) -> tuple[str | np.ndarray, ...]:
     if isinstance(content, str):
         return (_text(content, name),)
     if content is None and role == "assistant":
         return ()
     if not isinstance(content, list):
-        raise Refused(f"{name} is {_short(content)}; accepted: a text, or a list of parts", name)
+        raise Refused(f"{name} is {short(content)}; accepted: a text, or a list of parts", name)
     parts: list[str | np.ndarray] = []
     for number, part in enumerate(content):
         where = f"{name}[{number}]"
@@ -246,61 +210,8 @@ def _parts(content: Any, name: str, role: str, images: _Images) -> tuple[str | n
             accepted = '{"type": "text", "text": ...}'
             if role == "user":
                 accepted += ' or {"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}'
-            raise Refused(f"{where} is {_short(part)}; accepted: {accepted}", where)
+            raise Refused(f"{where} is {short(part)}; accepted: {accepted}", where)
     return tuple(parts)
-
-
-class _Images:
-    """The images of one conversation."""
-
-    def __init__(self, limits: Limits):
-        self._limits, self._count, self._pixels = limits, 0, 0
-
-    def read(self, url: Any, name: str) -> np.ndarray:
-        """uint8[H, W, 3] of a data URL."""
-        if not isinstance(url, str) or not (start := _DATA_URL.match(url)):
-            raise Refused(
-                f"{name} is {_short(url)}; accepted: a data URL, data:image/png;base64,... (nothing is fetched)",
-                name,
-            )
-        self._count += 1
-        if self._count > self._limits.images:
-            raise Refused(f"there are more images than {self._limits.images}, the most that are accepted", name)
-        try:
-            data = base64.b64decode(url[start.end() :], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise Refused(f"{name} is not base64: {error}", name) from error
-        try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                self._check_size(image.width * image.height, name)
-                return _pixels(image)
-        except Refused:
-            raise
-        except Exception as error:  # decoders raise all kinds
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            accepted = ", ".join(FORMATS)
-            raise Refused(
-                f"{name} can not be read as an image ({reason[:200]}); accepted: {accepted}", name
-            ) from error
-
-    def _check_size(self, pixels: int, name: str) -> None:
-        self._pixels += pixels
-        for value, most, what in (
-            (pixels, self._limits.image_pixels, "the image has"),
-            (self._pixels, self._limits.total_pixels, "the images together have"),
-        ):
-            if value > most:
-                raise Refused(f"{name}: {what} {value} pixels; accepted: at most {most}", name)
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    """The right way up, what is transparent on white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
 
 
 def _text(text: str, name: str) -> str:
@@ -318,14 +229,14 @@ def _stop(stop: Any) -> tuple[str, ...]:
         or len(stops) > MAX_STOPS
         or not all(isinstance(text, str) and text for text in stops)
     ):
-        raise Refused(f"stop is {_short(stop)}; accepted: a text that is not empty, or up to {MAX_STOPS}", "stop")
+        raise Refused(f"stop is {short(stop)}; accepted: a text that is not empty, or up to {MAX_STOPS}", "stop")
     return tuple(_text(text, "stop") for text in stops)
 
 
 def _boolean(data: dict[str, Any], name: str) -> bool:
     value = data.get(name)
     if value is not None and not isinstance(value, bool):
-        raise Refused(f"{name} is {_short(value)}; accepted: true, false", name)
+        raise Refused(f"{name} is {short(value)}; accepted: true, false", name)
     return bool(value)
 
 
@@ -335,7 +246,7 @@ def _number(data: dict[str, Any], name: str, default: float, least: float, most:
         return default
     fits = isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
     if not fits or not math.isfinite(value):
-        raise Refused(f"{name} is {_short(value)}; accepted: a number from {least:g} to {most:g}", name)
+        raise Refused(f"{name} is {short(value)}; accepted: a number from {least:g} to {most:g}", name)
     return float(value)
 
 
@@ -344,16 +255,10 @@ def _integer(data: dict[str, Any], name: str, least: int, most: int) -> int | No
     if value is not None and not (
         isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
     ):
-        raise Refused(f"{name} is {_short(value)}; accepted: a whole number from {least} to {most}", name)
+        raise Refused(f"{name} is {short(value)}; accepted: a whole number from {least} to {most}", name)
     return value
 
 
 def _same(value: Any, other: Any) -> bool:
     """Whether two values of JSON are one: 0 and 0.0 are, 0 and false are not."""
     return isinstance(value, bool) == isinstance(other, bool) and value == other
-
-
-def _short(value: Any) -> str:
-    """A value as an error may show it: not a megabyte of it."""
-    text = repr(value) if isinstance(value, str | int | float | bool | None) else f"a JSON {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."

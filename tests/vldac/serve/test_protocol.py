@@ -15,15 +15,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vldac.serve.limits import Limits, RateLimiter
-from vldac.serve.protocol import Refused, read_request
+from vldac.serve.protocol import read_request
+from vldac.serve.refusal import Refused
 
 LIMITS = Limits(images=2, image_pixels=1000, total_pixels=1500, max_tokens=50)
+
+
+def as_url(data: bytes, kind: str = "jpeg") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def url(image: Image.Image, kind: str = "PNG", **options) -> str:
     file = io.BytesIO()
     image.save(file, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return as_url(file.getvalue(), kind.lower())
 
 
 def shown(*urls) -> list:
@@ -172,10 +177,30 @@ def test_images_that_are_none_or_too_many_or_too_large():
     bomb = b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
     )
-    bomb = f"data:image/png;base64,{base64.b64encode(bomb).decode()}"
-    assert "has 81000000 pixels; accepted: at most 1000" in refused(messages=shown(bomb)).message
+    assert "has 81000000 pixels; accepted: at most 1000" in refused(messages=shown(as_url(bomb))).message
     assistant = [{"role": "assistant", "content": shown(png)[0]["content"]}]
     assert refused(messages=assistant).param == "messages[0].content[0]"
+
+
+def progressive(scans: int, comment: bytes = b"") -> bytes:
+    """A JPEG file of grey, of six scans and so many more."""
+    file = io.BytesIO()
+    Image.new("L", (24, 24), 128).save(file, "JPEG", progressive=True, comment=comment)
+    data = file.getvalue()
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * scans + data[-2:]
+
+
+def test_a_jpeg_of_very_many_scans_is_not_decoded():
+    """Each goes over all pixels: 24 MB of them over an image of the largest size would take hours."""
+    marker = b"\xff\xda"
+    only_look_like_it = progressive(0, comment=200 * marker), progressive(0) + 200 * marker
+    for data in (progressive(94), *only_look_like_it):
+        (part,) = read(messages=shown(as_url(data))).messages[0].parts
+        assert part.shape == (24, 24, 3)
+    filled = progressive(95).replace(marker, b"\xff" + marker)
+    for data in (progressive(95), progressive(95, comment=b"\xff"), filled):
+        assert "more than 100 scans" in refused(messages=shown(as_url(data))).message
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"model": NaN}', b"[" * 100_000, b"1" * 10_000])
