@@ -126,8 +126,10 @@ def check(command: Serve) -> None:
     """
     if not 0 <= command.port < 2**16:
         raise ValueError(f"port is {command.port}; accepted: 0 to {2**16 - 1}")
-    if command.api_key == "":
+    if command.api_key is not None and not command.api_key.strip():
         raise ValueError("api_key is empty; accepted: some text, or leave it out")
+    if (told := os.environ.get(KEY_VARIABLE)) and not told.strip():
+        raise ValueError(f"{KEY_VARIABLE} is blank; accepted: some text, or unset it")
     for package in ("starlette", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"{package} is not installed; accepted: pip install 'vldac[serve]'")
@@ -172,6 +174,7 @@ def serve(command: Serve, engine: Engine, listening: socket.socket) -> None:
     app = create_app(engine, name, command.limits, key)
     config = uvicorn.Config(
         app,
+        http="h11",  # httptools, which would be taken where it is installed, knows no bound of a request's headers
         log_level="warning",
         lifespan="off",
         server_header=False,

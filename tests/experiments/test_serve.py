@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from experiments import serve
+from vldac.generate import Engine
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,8 +56,12 @@ def refused(capsys, model: str, *arguments: str) -> str:
     return told
 
 
-def test_what_can_not_be_served_is_told_in_a_line(capsys, tmp_path):
+def test_what_can_not_be_served_is_told_in_a_line(capsys, tmp_path, monkeypatch):
     few = ("--port", "0")
+    with monkeypatch.context() as environment:
+        environment.setenv(serve.KEY_VARIABLE, " \n")
+        assert "VLDAC_API_KEY is blank" in refused(capsys, "nano", *few)
+    assert "api_key is empty" in refused(capsys, "nano", "--api-key", " ", *few)
     assert "port is 70000; accepted: 0 to 65535" in refused(capsys, "nano", "--port", "70000")
     assert "api_key is empty" in refused(capsys, "nano", "--api-key", "", "--port", "0")
     assert "no such folder" in refused(capsys, str(tmp_path / "nothing"), *few)
@@ -78,6 +83,18 @@ def test_wrong_flags_end_with_code_2(capsys):
         with pytest.raises(SystemExit) as caught:
             sys.exit(serve.main(arguments))
         assert caught.value.code == 2 and "Traceback" not in capsys.readouterr().err
+
+
+def test_a_parser_that_bounds_headers_is_taken_whatever_is_installed(monkeypatch):
+    """httptools, which uvicorn prefers where it finds it, takes headers without end."""
+    taken = []
+    monkeypatch.setattr("uvicorn.protocols.http.auto.AutoHTTPProtocol", "httptools")
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: taken.append(server.config))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serve.serve(serve.Serve("nano"), object.__new__(Engine), listening)
+    (config,) = taken
+    config.load()
+    assert config.http_protocol_class.__name__ == "H11Protocol"
 
 
 def test_a_missing_package_is_named(capsys, monkeypatch):

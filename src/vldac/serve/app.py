@@ -51,8 +51,13 @@ def create_app(engine: Engine, model: str, limits: Limits | None = None, api_key
       engine: answers; whoever made it closes it.
       model: the name by which clients know it.
       limits: of what clients may ask.
-      api_key: what they have to show ("Authorization: Bearer KEY"); None = nothing.
+      api_key: what they have to show ("Authorization: Bearer KEY"), blanks around it aside; None = nothing.
+
+    Raises:
+      ValueError: the key is blank.
     """
+    if api_key is not None and not api_key.strip():
+        raise ValueError("api_key is blank; accepted: some text, or None")
     server = _Server(engine, model, limits or Limits(), api_key)
     return Starlette(
         routes=[
@@ -72,7 +77,7 @@ def create_app(engine: Engine, model: str, limits: Limits | None = None, api_key
 class _Server:
     def __init__(self, engine: Engine, model: str, limits: Limits, api_key: str | None):
         self._engine, self._model, self._limits = engine, model, limits
-        self._key = None if api_key is None else api_key.encode()
+        self._key = None if api_key is None else api_key.encode().strip()
         self._rates = RateLimiter(limits.requests_per_minute)
         self._readers = anyio.CapacityLimiter(READERS)
         self._unanswered = 0  # requests from their first byte to the end of their answer
@@ -156,7 +161,8 @@ class _Server:
         if self._key is None:
             return
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(key.strip().encode(), self._key)
+        # Starlette reads a header's bytes as Latin-1; a key that is not ASCII comes as UTF-8.
+        right = hmac.compare_digest(key.encode("latin-1").strip(), self._key)
         if not (right and scheme.lower() == "bearer"):
             raise Refused("no API key, or a wrong one", status=401, code="invalid_api_key")
 

@@ -122,7 +122,7 @@ class Answer(NamedTuple):
     json: Any
 
 
-def call(address: str, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+def call(address: str, method: str, path: str, body: Any = None, **headers: str | bytes) -> Answer:
     """One request, by the standard library; a body of pieces is sent without its length."""
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
     with contextlib.closing(connection):
@@ -401,6 +401,14 @@ def test_who_has_no_key_gets_nothing(address, key):
         call(address, "POST", "/v1/chat/completions", json.dumps(ask("x")), **headers),
     ):
         assert answer.status == 401 and answer.json["error"]["code"] == "invalid_api_key"
+
+
+def test_a_key_may_be_of_any_script(engine):
+    with served(engine, key=" voilà\n") as address:  # its last byte, alone, is a blank in Latin-1
+        for key, status in (("voilà".encode(), 200), ("voilà".encode("latin-1"), 401), (b"voil", 401)):
+            assert call(address, "GET", "/v1/models", authorization=b"Bearer " + key).status == status
+    with pytest.raises(ValueError, match="api_key is blank"):
+        create_app(engine, "tiny", api_key=" ")
 
 
 def test_requests_a_minute_are_limited(engine):
