@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from vldac.evaluate.benchmark import Benchmark, BenchmarkError
 
-BENCHMARKS = ("vsi_bench", "visualwebbench", "balrog", "spatial", "pages")
 NEEDS_DATA = ("vsi_bench", "visualwebbench")
 
 MAX_LENGTH = {

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from vldac.evaluate import page
+from vldac.evaluate import words
 from vldac.evaluate.aggregates import LAYOUTS, OVERALL, Layout
 from vldac.evaluate.results import from_json
 from vldac.evaluate.samples import Record
@@ -85,17 +85,17 @@ def show_results(console: Console, results: Mapping[str, Any], path: str | Path)
     """Prints the figures, what others have published, what to know, and where the page is."""
     layout = LAYOUTS[results["benchmark"]]
     console.print()
-    console.print(Text(f"{page.headline(results)}.", style="bold"), highlight=False)
+    console.print(Text(f"{words.headline(results)}.", style="bold"), highlight=False)
     table = Table(title="95 % intervals in brackets", title_justify="left", title_style="dim")
     for name, justify in ((layout.task_name, "left"), ("score", "right"), ("SE", "right"), ("n", "right")):
         table.add_column(name, justify=justify, no_wrap=True)
     for name, figure in results["scores"].items():
-        row = (name, page.with_interval(figure), page.error(figure), str(figure["items"]))
+        row = (name, words.with_interval(figure), words.error(figure), str(figure["items"]))
         table.add_row(*map(Text, row), style="bold" if name == OVERALL else "")
     console.print(table, highlight=False)
     if results["published"]:
         _show_published(console, results)
-    for sentence in page.warnings(results):
+    for sentence in words.warnings(results):
         console.print(Text(f"! {sentence}", style="yellow"), soft_wrap=True, highlight=False)
     console.print(Text(f"Report: {path}"), soft_wrap=True, highlight=False)
 
@@ -106,7 +106,7 @@ def show_comparison(console: Console, comparison: Mapping[str, Any], path: str |
     for side in "ab":
         one = comparison[side]
         console.print(Text(f"{side.upper()}: {one['model']}  ({one['folder']})"), soft_wrap=True, highlight=False)
-    console.print(Text(f"{page.comparison_headline(comparison)}.", style="bold"), highlight=False)
+    console.print(Text(f"{words.comparison_headline(comparison)}.", style="bold"), highlight=False)
     title = "B − A in points, 95 % intervals of the paired difference in brackets"
     table = Table(title=title, title_justify="left", title_style="dim")
     for name in ("task", "A", "B", "B − A", "better", "worse", "n", "McNemar p", "Holm"):
@@ -114,8 +114,8 @@ def show_comparison(console: Console, comparison: Mapping[str, Any], path: str |
     for name, figures in comparison["scores"].items():
         values = ["–" if figures[side] is None else f"{figures[side]:.1f}" for side in "ab"]
         changes = [str(figures.get(key, "")) for key in ("better", "worse", "items")]
-        p = [page.p_value(figures.get(key)) for key in ("p", "p_holm")]
-        row = (name, *values, page.points(from_json(figures["difference"])), *changes, *p)
+        p = [words.p_value(figures.get(key)) for key in ("p", "p_holm")]
+        row = (name, *values, words.points(from_json(figures["difference"])), *changes, *p)
         table.add_row(*map(Text, row), style="bold" if name == OVERALL else "")
     console.print(table, highlight=False)
     for sentence in comparison["notes"]:

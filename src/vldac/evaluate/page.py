@@ -1,8 +1,5 @@
 """An evaluation, or a comparison of two, as a page that opens from disk: figures, and every sample to look at.
 
-* The words of all samples are in the page. Their pictures are too as long as they are small together
-  (`_INSIDE` bytes); beyond that they stay in the folder `pictures/` beside it and are loaded one sample at a time,
-  so that a page on thousands of videos opens at once.
 * What a model wrote is data: it reaches the page as JSON, and the script sets it as text. The page's own security
   policy forbids any other script, by hash.
 * Built from the folder's files alone, so it can be written again at any time.
@@ -10,32 +7,25 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from vldac.evaluate import page_items
 from vldac.evaluate.aggregates import LAYOUTS, OVERALL, Layout
-from vldac.evaluate.comparison import flat, verdict
+from vldac.evaluate.comparison import flat
 from vldac.evaluate.results import Evaluated, from_json
-from vldac.evaluate.samples import PICTURES_FOLDER, Record
+from vldac.evaluate.samples import Record
+from vldac.evaluate.words import comparison_headline, error, headline, p_value, points, warnings, with_interval
 from vldac.metrics import write_atomically
-from vldac.report.html import prose, visible
 from vldac.report.numbers import duration
+from vldac.report.template import script_hash, source, templates
 
 PAGE_FILE = "report.html"
-_INSIDE = 8_000_000  # bytes of pictures that a page holds itself
-_WORDS = 24_000_000  # characters of samples that a page holds; long prompts are shortened to keep to it
-_LEAST_WORDS, _MOST_WORDS = 1_500, 20_000  # of one text
-_OUTCOMES = ("right", "partly", "wrong", "left out")
-_CHANGES = ("better", "worse", "same", "left out")
 
 
 def write_results_page(evaluated: Evaluated) -> Path:
@@ -49,9 +39,12 @@ def write_results_page(evaluated: Evaluated) -> Path:
     """
     results, layout = evaluated.results, LAYOUTS[evaluated.benchmark]
     records = list(evaluated.records.values())
-    limit = _limit(records)
+    limit = page_items.text_limit(records)
     items = [
-        _item(record, _outcome(record, layout), [_answer("Answer", record, layout)], limit) for record in records
+        page_items.item(
+            record, page_items.outcome(record, layout), [page_items.answered("Answer", record, layout)], limit
+        )
+        for record in records
     ]
     return _write(
         evaluated.folder / PAGE_FILE,
@@ -63,7 +56,7 @@ def write_results_page(evaluated: Evaluated) -> Path:
         browse_title="Every sample",
         facts=_facts(results),
         items=items,
-        outcomes=_OUTCOMES,
+        outcomes=page_items.OUTCOMES,
         folder=evaluated.folder,
         records=records,
     )
@@ -73,7 +66,7 @@ def write_comparison_page(path: Path, comparison: Mapping[str, Any], a: Evaluate
     """Writes a page on two evaluations of the same items, as `comparison.compare` found them to differ.
 
     Args:
-      path: the page's; pictures that do not fit into it are loaded from a's folder only if that is where it is.
+      path: the page's; pictures that do not fit into it are loaded from a's folder.
       comparison: of `a` and `b`.
 
     Returns:
@@ -84,14 +77,14 @@ def write_comparison_page(path: Path, comparison: Mapping[str, Any], a: Evaluate
     """
     layout = LAYOUTS[a.benchmark]
     records = list(a.records.values())
-    limit = _limit(records)
+    limit = page_items.text_limit(records)
     items = [
-        _item(
+        page_items.item(
             record,
-            _change(record, b.records[record.id]),
+            page_items.change(record, b.records[record.id]),
             [
-                _answer(f"A: {a.model}", record, layout),
-                _answer(f"B: {b.model}", b.records[record.id], layout),
+                page_items.answered(f"A: {a.model}", record, layout),
+                page_items.answered(f"B: {b.model}", b.records[record.id], layout),
             ],
             limit,
         )
@@ -109,67 +102,10 @@ def write_comparison_page(path: Path, comparison: Mapping[str, Any], a: Evaluate
         browse_title="Every item, answered by both",
         facts=[("The two evaluations", sides), *([("Settings that differ", settings)] if settings else [])],
         items=items,
-        outcomes=_CHANGES,
+        outcomes=page_items.CHANGES,
         folder=a.folder,
         records=records,
     )
-
-
-# --- what is said ------------------------------------------------------------------------------------------
-
-
-def headline(results: Mapping[str, Any]) -> str:
-    """The overall figure with its interval, in a sentence."""
-    name = results["benchmark"]
-    if figure := results["scores"].get(OVERALL):
-        whole = "" if results["complete"] else " on the part that was run"
-        return f"{with_interval(figure)} on {name}{whole}"
-    for key in (OVERALL, f"{OVERALL} (partial)"):
-        if (official := results["official"].get(key)) is not None:
-            return f"{official:.1f} % on {name}{'' if results['complete'] else ' on the part that was run'}"
-    return f"{results['items']} answers on {name}, which do not make an overall score"
-
-
-def warnings(results: Mapping[str, Any]) -> list[str]:
-    """Why this is not the whole benchmark, and what else is to be known, in sentences."""
-    not_run = [f"{name} was not run, which is no zero: {reason}" for name, reason in results["not_run"].items()]
-    return [*results["partial"], *not_run, *results["notes"]]
-
-
-def comparison_headline(comparison: Mapping[str, Any]) -> str:
-    """Whether B differs from A, in a sentence."""
-    figure = comparison["scores"].get(OVERALL)
-    if figure is None or figure["difference"]["estimate"] is None:
-        return f"{len(comparison['changed'])} of {comparison['items']} items changed; there is no overall score"
-    difference = from_json(figure["difference"])
-    said = {"better": "B is better", "worse": "B is worse"}.get(
-        verdict(figure["difference"]), "No clear difference"
-    )
-    return f"{said}: {figure['a']:.1f} % and {figure['b']:.1f} %, {points(difference)} points"
-
-
-def with_interval(figure: Mapping[str, Any]) -> str:
-    """ "31.2 % [29.9, 32.5]" of a figure as `results.json` has it; "–" if it is not known."""
-    estimate = from_json(figure)
-    if math.isnan(estimate.estimate):
-        return "–"
-    return f"{estimate.estimate:.1f} % [{_bound(estimate.low)}, {_bound(estimate.high)}]"
-
-
-def points(difference: Any) -> str:
-    """ "+1.5 [−1.0, +4.1]" of an `Estimate` in percent."""
-    if math.isnan(difference.estimate):
-        return "–"
-    return f"{_signed(difference.estimate)} [{_signed(difference.low)}, {_signed(difference.high)}]"
-
-
-def error(figure: Mapping[str, Any]) -> str:
-    """The standard error of a figure."""
-    value = figure["standard_error"]
-    return "–" if value is None else f"{value:.1f}"
-
-
-# --- tables ------------------------------------------------------------------------------------------------
 
 
 def _scores_table(results: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
@@ -267,11 +203,6 @@ def _comparison_table(comparison: Mapping[str, Any]) -> dict[str, Any]:
     return {"title": "Differences", "columns": columns, "rows": rows, "notes": notes, "caveats": []}
 
 
-def p_value(p: float | None) -> str:
-    """ "0.031", "<0.001", "" where there is none."""
-    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     facts = {
         "Official figures": {name: "–" if v is None else f"{v:.6g}" for name, v in results["official"].items()},
@@ -282,121 +213,11 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
     if results["seconds"] is not None:
         facts["Time"] = {"answering, in the last session": duration(results["seconds"])}
     facts["Statistics"] = {"method": results["statistics"]}
-    return [(title, [(k, _text(v)) for k, v in flat(rows).items()]) for title, rows in facts.items() if rows]
-
-
-# --- samples -----------------------------------------------------------------------------------------------
-
-
-def _outcome(record: Record, layout: Layout) -> str:
-    value = record.score / layout.full
-    if math.isnan(value):
-        return "left out"
-    return "right" if value > 1 - 1e-6 else "partly" if value > 0 else "wrong"
-
-
-def _change(a: Record, b: Record) -> str:
-    if math.isnan(a.score) or math.isnan(b.score):
-        return "left out"
-    return "better" if b.score > a.score else "worse" if b.score < a.score else "same"
-
-
-def _answer(label: str, record: Record, layout: Layout) -> dict[str, Any]:
-    value = 100 * record.score / layout.full
-    facts = ["left out of the mean" if math.isnan(value) else f"score {value:.4g} %"]
-    facts += [f"{name} {score:.4g}" for name, score in list(record.scores.items())[1:] if not math.isnan(score)]
-    if record.reply:
-        facts.append(
-            f"{record.reply.get('prompt_tokens')} tokens of prompt, {record.reply.get('answer_tokens')} of answer"
-        )
-    extracted = None if record.extracted is None else _cut(record.extracted, _MOST_WORDS)
-    return {
-        "label": visible(label),
-        "text": _cut(record.answer, _MOST_WORDS),
-        "extracted": extracted,
-        "facts": " · ".join(facts),
-        "notes": visible(record.notes),
-    }
-
-
-def _item(record: Record, outcome: str, answers: list[dict[str, Any]], limit: int) -> dict[str, Any]:
-    turns = [
-        {
-            "role": turn["role"],
-            "parts": [_cut(part, limit) if isinstance(part, str) else part for part in turn["parts"]],
-        }
-        for turn in record.messages
+    return [
+        (title, [(k, page_items.as_text(v)) for k, v in flat(rows).items()])
+        for title, rows in facts.items()
+        if rows
     ]
-    return {
-        "id": record.id,
-        "task": record.task,
-        "outcome": outcome,
-        "truth": None if record.truth is None else _cut(_text(record.truth), _MOST_WORDS),
-        "turns": turns,
-        "answers": answers,
-    }
-
-
-def _limit(records: Sequence[Record]) -> int:
-    """Characters of one text of a prompt, so that a page with many long prompts still opens."""
-    texts = sum(len(turn["parts"]) for record in records for turn in record.messages)
-    return max(_LEAST_WORDS, min(_MOST_WORDS, _WORDS // max(1, texts)))
-
-
-def _cut(text: str, limit: int) -> str:
-    """A long text without its middle, and what is hidden made visible."""
-    if text and not text.strip():
-        return f"blanks only: {text[:100]!r}"
-    if len(text) > limit:
-        half = limit // 2
-        left = len(text) - 2 * half
-        text = f"{text[:half]}\n… {left:,} more characters, see samples.jsonl …\n{text[-half:]}"
-    return visible(text)
-
-
-def _videos(items: list[dict[str, Any]]) -> list[list[str]]:
-    """Every list of frames once; in the items its number takes its place, as many questions may share a video."""
-    numbers: dict[tuple[str, ...], int] = {}
-    for item in items:
-        for turn in item["turns"]:
-            turn["parts"] = [
-                part | {"video": numbers.setdefault(tuple(part["video"]), len(numbers))}
-                if isinstance(part, dict) and "video" in part
-                else part
-                for part in turn["parts"]
-            ]
-    return [list(names) for names in numbers]
-
-
-def _pictures(page: Path, folder: Path, records: Iterable[Record]) -> tuple[dict[str, str] | None, str]:
-    """File name -> what an <img> takes, and a sentence on where pictures are; None: from `pictures/`."""
-    names: dict[str, int] = {}
-    for record in records:
-        for turn in record.messages:
-            for part in turn["parts"]:
-                if isinstance(part, dict):
-                    names |= dict.fromkeys([part["picture"]] if "picture" in part else part["video"], 0)
-    if not names:
-        return {}, ""
-    there = folder / PICTURES_FOLDER
-    missing = 0
-    for name in names:
-        try:
-            names[name] = (there / Path(name).name).stat().st_size
-        except OSError:
-            missing += 1
-    lost = f" {missing} of them are missing." if missing else ""
-    if sum(names.values()) > _INSIDE:
-        if page.parent.resolve() == folder.resolve():
-            return None, f"Pictures are scaled down, and lie beside this page in {PICTURES_FOLDER}/.{lost}"
-        where = os.path.relpath(there, page.parent)
-        return {name: f"{where}/{name}" for name in names}, f"Pictures are scaled down, and lie in {where}/.{lost}"
-    uris = {}
-    for name, size in names.items():
-        if size:
-            content = (there / Path(name).name).read_bytes()
-            uris[name] = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
-    return uris, f"Pictures are scaled down where they were large.{lost}"
 
 
 def _write(
@@ -408,44 +229,21 @@ def _write(
     records: Sequence[Record],
     **content: Any,
 ) -> Path:
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("vldac.evaluate"), PackageLoader("vldac.report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"prose": prose, "visible": visible}
-    script, css = (_source(environment, name) for name in ("browser.js", "results.css"))
-    pictures, note = _pictures(path, folder, records)
+    environment = templates("vldac.evaluate", "vldac.report")
+    script = source(environment, "browser.js")
+    sources, note = page_items.pictures(path, folder, records)
     data = json.dumps(
-        {"items": items, "videos": _videos(items), "pictures": pictures, "outcomes": list(outcomes)},
+        {"items": items, "videos": page_items.videos(items), "pictures": sources, "outcomes": list(outcomes)},
         ensure_ascii=True,
     )
     page = environment.get_template("results.html").render(
         **content,
         browse_note=note,
-        css=Markup(_source(environment, "report.css") + css),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        css=source(environment, "report.css") + source(environment, "results.css"),
+        script=script,
+        script_hash=script_hash(script),
         # "<" would end the script element in "</script>", and begin a comment in "<!--".
         data=Markup(data.replace("<", "\\u003c")),
     )
     write_atomically(path, page.encode("utf-8", errors="replace"))
     return path
-
-
-def _source(environment: Environment, name: str) -> str:
-    return environment.loader.get_source(environment, name)[0]
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _bound(value: float) -> str:
-    return f"{value:.1f}" if math.isfinite(value) else "?"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−") if math.isfinite(value) else "?"

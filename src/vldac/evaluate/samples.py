@@ -16,8 +16,8 @@ import io
 import json
 import math
 import os
+import re
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from vldac.metrics import RunFileError
 
 SAMPLES_FILE = "samples.jsonl"
 PICTURES_FOLDER = "pictures"
+_NAME = re.compile(r"\w[\w.-]*")  # of a file of a picture
 _LOSSLESS = 256  # pixels a side: so small a picture keeps every one of them
 _WIDTH = {"picture": 960, "video": 256}  # pixels at most; of a page the words must be legible
 _QUALITY = {"picture": 75, "video": 60}
@@ -66,11 +67,15 @@ class Record:
         return next(iter(self.scores.values()), math.nan)
 
     @property
+    def pictures(self) -> list[str]:
+        """Names of the files of all pictures, a video's frames one by one."""
+        parts = (part for turn in self.messages for part in turn["parts"] if isinstance(part, dict))
+        return [name for part in parts for name in (part["video"] if "video" in part else [part["picture"]])]
+
+    @property
     def seen(self) -> str:
         """What it is about: the same for all items on the same pictures, its own id where there are none."""
-        parts = (part for turn in self.messages for part in turn["parts"] if isinstance(part, dict))
-        names = [name for part in parts for name in (part["video"] if "video" in part else [part["picture"]])]
-        return " ".join(names) or self.id
+        return " ".join(self.pictures) or self.id
 
     def sample(self) -> Sample:
         """As it was scored, without the pictures."""
@@ -233,7 +238,7 @@ def _read(path: Path) -> tuple[int, dict[str, Record]]:
     for number, line in enumerate(lines, start=1):
         try:
             record = _record(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunFileError("read", path, f"line {number} is damaged ({error})") from error
         if record.id in records:
             raise RunFileError("read", path, f"line {number}: {record.id!r} is there twice")
@@ -242,13 +247,33 @@ def _read(path: Path) -> tuple[int, dict[str, Record]]:
 
 
 def _record(value: Any) -> Record:
-    texts = ("id", "task", "answer", "notes", "asked")
     if not isinstance(value, dict) or set(value) != set(Record.__dataclass_fields__):
         raise ValueError("not a sample")
-    if not all(isinstance(value[name], str) for name in texts) or not isinstance(value["scores"], dict):
-        raise ValueError("not a sample")
+    kinds = dict.fromkeys(("id", "task", "answer", "notes", "asked"), str)
+    kinds |= {"extracted": str | None, "scores": dict, "messages": list, "reply": dict}
+    for name, kind in kinds.items():
+        if not isinstance(value[name], kind):
+            raise ValueError(f"{name} is a {type(value[name]).__name__}")
+    for name, score in value["scores"].items():
+        if not isinstance(score, float | int | None):
+            raise ValueError(f"the score {name} is a {type(score).__name__}")
+    if not all(isinstance(turn, dict) and _is_turn(**turn) for turn in value["messages"]):
+        raise ValueError("messages holds something else than turns")
     scores = {name: math.nan if score is None else float(score) for name, score in value["scores"].items()}
     return Record(**value | {"scores": scores})
+
+
+def _is_turn(role: Any = None, parts: Any = None, **others: Any) -> bool:
+    """Whether this is a turn as `Record` has them; a picture's name is that of a file and no path."""
+    if not isinstance(role, str) or not isinstance(parts, list) or others:
+        return False
+    shown = [part for part in parts if not isinstance(part, str)]
+    if not all(isinstance(part, dict) for part in shown):
+        return False
+    names = [part["video"] if "video" in part else [part.get("picture")] for part in shown]
+    return all(isinstance(some, list) for some in names) and all(
+        isinstance(name, str) and _NAME.fullmatch(name) for some in names for name in some
+    )
 
 
 def _webp(pixels: UInt8[np.ndarray, "h w 3"], kind: str) -> bytes:
@@ -270,8 +295,3 @@ def _unknown(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise ValueError(f"{value!r} of type {type(value).__name__} can not be written as JSON")
-
-
-def texts_of(messages: Sequence[dict[str, Any]]) -> str:
-    """All words of saved messages, for a search."""
-    return "\n".join(part for turn in messages for part in turn["parts"] if isinstance(part, str))

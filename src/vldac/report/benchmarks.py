@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from vldac.evaluate.statistics import Interval
 from vldac.metrics import read_json, write_atomically
-from vldac.report.numbers import known
+from vldac.report.numbers import score_with_interval
 
 BENCHMARKS_FILE = "benchmarks.json"
 
@@ -76,13 +76,10 @@ def load_benchmarks(run_dir: str | Path) -> list[Row]:
     rows = []
     for where, entry in read_json(Path(run_dir) / BENCHMARKS_FILE).items():
         try:
-            overall = Interval.of(entry["overall"])
             rows.append(
                 Row(
                     benchmark=str(entry["benchmark"]),
-                    overall=f"{overall.estimate:.1f} % [{overall.low:.1f}, {overall.high:.1f}]"
-                    if known(overall)
-                    else "–",
+                    overall=score_with_interval(Interval.of(entry["overall"])),
                     items=int(entry["items"]),
                     checkpoint=entry["checkpoint"],
                     complete=entry["complete"] is True,

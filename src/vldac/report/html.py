@@ -8,19 +8,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import re
 import shlex
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from vldac.evaluate.statistics import Interval
 from vldac.metrics import RunFileError, read_json, read_metrics, read_summary, write_atomically
@@ -30,6 +23,7 @@ from vldac.report.curves import charts, x_axis
 from vldac.report.episodes import Episode, load_episodes
 from vldac.report.filmstrip import data_uris
 from vldac.report.numbers import duration, known, number_with_interval, percent, rate_with_interval
+from vldac.report.template import script_hash, source, templates
 
 REPORT_FILE = "report.html"
 CONFIG_FILE = "config.json"
@@ -85,24 +79,15 @@ def _render(run_dir: Path) -> str:
     main = worlds[0] if worlds else None
     drawn = charts(metrics, main)
 
-    environment = Environment(
-        loader=PackageLoader("vldac.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("vldac.report")
     environment.filters |= {
         "percent": percent,
         "rate": rate_with_interval,
         "figure": number_with_interval,
         "duration": duration,
         "known": known,
-        "prose": prose,
-        "visible": visible,
     }
-    script = _source(environment, "player.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = source(environment, "player.js")
     return environment.get_template("report.html").render(
         name=run_dir.resolve().name,
         headline=success.headline(main) if main else _unmeasured(trained, metrics, planned, asked),
@@ -128,9 +113,9 @@ def _render(run_dir: Path) -> str:
         versions=_mapping(summary.get("versions")),
         rerun=f"{_PROGRAM} --config {shlex.quote(f'{folder}/{CONFIG_FILE}')} --name {shlex.quote(again)}",
         resume=f"{_PROGRAM} --resume {shlex.quote(folder)}",
-        css=Markup(_source(environment, "report.css")),
-        script=Markup(script),
-        script_hash=digest,
+        css=source(environment, "report.css"),
+        script=script,
+        script_hash=script_hash(script),
     )
 
 
@@ -184,25 +169,6 @@ def _missing(
     if not config:
         found.append("There is no config.json: the run cannot be repeated from this folder.")
     return found
-
-
-def prose(sentence: str) -> Markup:
-    """The sentence as HTML that breaks between words and inside long names, not inside "97 %" or "[94, 98]"."""
-    kept = re.sub(r"\[[^\]]*\]| %", lambda match: match[0].replace(" ", "\u00a0"), sentence)
-    return Markup(re.sub(r"([/_])(?=\w)", r"\1<wbr>", str(escape(kept))))
-
-
-def visible(text: str) -> str:
-    """The text with control characters as pictures, so that nothing that a model wrote hides; line breaks stay."""
-    return "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    if ord(character) < 0x20 and character != "\n":
-        return chr(0x2400 + ord(character))
-    if unicodedata.category(character) in ("Cc", "Cs") and character != "\n":
-        return "\ufffd"
-    return character
 
 
 # --- episodes ----------------------------------------------------------------------------------------------
@@ -352,7 +318,3 @@ def _try(read: Callable[[], _T], otherwise: _T, problems: list[str], prefix: str
     except (RunFileError, ValueError) as error:
         problems.append(f"{prefix}{error}")
         return otherwise
-
-
-def _source(environment: Environment, name: str) -> str:
-    return environment.loader.get_source(environment, name)[0]

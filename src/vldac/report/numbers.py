@@ -35,6 +35,13 @@ def rate_with_interval(rate: Interval) -> str:
     return f"{percent(rate.estimate)} [{_bound(100 * rate.low, 0)}, {_bound(100 * rate.high, 0)}]"
 
 
+def score_with_interval(score: Interval) -> str:
+    """For example "34.7 % [33.5, 36.0]" of a benchmark's score in percent; an unknown one is "–"."""
+    if not known(score):
+        return "–"
+    return f"{score.estimate:.1f} % [{_bound(score.low, 1)}, {_bound(score.high, 1)}]"
+
+
 def number_with_interval(value: Interval) -> str:
     """For example "9.1 [8.5, 9.7]", with the decimals that the interval's width allows; unknown is "–"."""
     if not known(value):

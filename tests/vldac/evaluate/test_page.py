@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.scripted import sample
-from vldac.evaluate import page
+from vldac.evaluate import page_items, words
 from vldac.evaluate.benchmark import Sample
 from vldac.evaluate.comparison import compare
 from vldac.evaluate.page import write_comparison_page, write_results_page
@@ -110,7 +110,7 @@ def test_few_pictures_are_in_the_page_and_many_beside_it(tmp_path, monkeypatch):
     assert data["items"][0]["turns"][0]["parts"] == [{"video": 0, "fps": 0.0}, "Which?"]
     (names,) = data["videos"]
     assert len(names) == 3 and all(data["pictures"][name].startswith("data:image/webp;base64,") for name in names)
-    monkeypatch.setattr(page, "_INSIDE", 10)
+    monkeypatch.setattr(page_items, "_INSIDE", 10)
     _, data = read(write_results_page(evaluated))
     assert data["pictures"] is None
     assert all((tmp_path / "a" / "pictures" / name).is_file() for name in names)
@@ -147,12 +147,12 @@ def test_a_comparison_shows_both_answers_and_what_changed(tmp_path):
     _, data = read(path)
     assert {item["id"]: item["outcome"] for item in data["items"]} == {"x": "better", "y": "worse", "z": "same"}
     assert [answer["text"] for answer in data["items"][0]["answers"]] == ["B", "A"]
-    assert "No clear difference" in path.read_text() and page.comparison_headline(found).startswith("No clear")
+    assert "No clear difference" in path.read_text() and words.comparison_headline(found).startswith("No clear")
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_nothing_answered_is_no_crash(tmp_path, count):
     evaluated = folder_of(tmp_path / "a", [sample("q", "a", np.nan)] * count, benchmark="pages")
-    assert "do not make an overall score" in page.headline(evaluated.results)
+    assert "do not make an overall score" in words.headline(evaluated.results)
     _, data = read(write_results_page(evaluated))
     assert len(data["items"]) == count

@@ -71,7 +71,22 @@ def test_a_damaged_line_is_an_error_that_names_it(tmp_path):
         log.add(sample("0", "a", 1.0))
         log.add(sample("1", "a", 1.0))
     lines = path.read_bytes().splitlines()
-    for damaged in (b"{]", b"3", b"{}", lines[1].replace(b'"answer"', b'"anwser"')):
+    changed = (
+        {"answer": 3},
+        {"extracted": 3},
+        {"reply": []},
+        {"scores": {"a": "much"}},
+        {"scores": {"a": []}},
+        {"messages": 3},
+        {"messages": ["Which?"]},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "parts": [3]}]},
+        {"messages": [{"role": "user", "parts": [{"video": "a.webp"}]}]},
+        {"messages": [{"role": "user", "parts": [{"picture": "../a.webp"}]}]},
+        {"messages": [{"role": "user", "parts": [{"video": ["a.webp", ".."], "fps": 1.0}]}]},
+    )
+    changed = [json.dumps(json.loads(lines[0]) | change).encode() for change in changed]
+    for damaged in (b"{]", b"3", b"{}", lines[1].replace(b'"answer"', b'"anwser"'), b"[" * 100_000, *changed):
         path.write_bytes(damaged + b"\n" + lines[1] + b"\n")
         with pytest.raises(RunFileError, match="line 1 is damaged"):
             SampleLog(tmp_path)

@@ -32,6 +32,14 @@ def test_the_report_links_to_every_evaluation(tmp_path):
     assert "&lt;b&gt;pages" in page and "<b>pages" not in page
 
 
+def test_a_bound_that_is_not_known_is_a_question_mark(tmp_path):
+    """One item has a score and no interval."""
+    one = results(50.0)
+    one["scores"]["overall"] |= {"low": None, "high": None}
+    save_benchmark(tmp_path, tmp_path / "there", one)
+    assert load_benchmarks(tmp_path)[0].overall == "50.0 % [?, ?]"
+
+
 def test_a_damaged_file_costs_the_section_only(tmp_path):
     for damaged in ("{]", '{"x": 3}', '{"x": {"benchmark": "a"}}', '{"x": {"overall": [1, 2]}}'):
         (tmp_path / "benchmarks.json").write_text(damaged)

@@ -15,7 +15,7 @@ import pytest
 
 from vldac.metrics import MetricsWriter, RunFileError, write_summary
 from vldac.report import Episode, save_episodes, write_report
-from vldac.report.html import visible
+from vldac.report.template import visible
 
 VOID = {"meta", "link", "img", "br", "wbr", "input", "hr"}
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>\" onload='alert(3)' {{ 7 * 7 }} </style>&amp;"
