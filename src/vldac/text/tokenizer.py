@@ -63,7 +63,10 @@ def load_tokenizer(path: str | Path | None = None) -> Tokenizer:
     if local and not (where / "tokenizer.json").is_file():
         raise ValueError(f"tokenizer {str(path)!r}: no such folder, or no tokenizer.json in it")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(where if local else path), local_files_only=local)
+        # Left unsaid, transformers would ask on the terminal whether to run the code that a folder may bring.
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(where if local else path), local_files_only=local, trust_remote_code=False
+        )
     except Exception as error:  # the Rust library raises bare Exceptions
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         wanted = "a folder with a tokenizer.json" + (

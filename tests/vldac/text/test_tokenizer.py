@@ -154,6 +154,16 @@ def test_missing_or_broken_folders_are_refused_in_one_line(tmp_path, monkeypatch
     assert "'someone/model' can not be loaded (We couldn't connect to the hub)" in message("someone/model")
 
 
+def test_code_in_a_folder_is_neither_run_nor_asked_about(save, bpe, tmp_path, monkeypatch):
+    auto_map = {"AutoTokenizer": [None, "brought.Brought"]}
+    folder = save(bpe, tokenizer_class="Brought", auto_map=auto_map)
+    (folder / "brought.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w').close()\nclass Brought: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("nobody is asked"))
+    with pytest.raises(ValueError, match="can not be loaded"):
+        load_tokenizer(folder)
+    assert not (tmp_path / "run").exists()
+
+
 def test_tokenizers_that_can_not_serve_are_refused(save, bpe, tmp_path, monkeypatch):
     words = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     words.decoder = decoders.WordPiece()
