@@ -86,7 +86,7 @@ def rounds_of(scene: Scene, eye: Float[Array, "3"]) -> Rounds:
 
 
 def functions_of(rounds: Rounds, rays: Float[Array, "3 3"]) -> tuple[Float[Array, "r 8 3"], Float[Array, " r"]]:
-    """What `meet` needs of every round, as functions of the pixel.
+    """What `meet_ball` and `meet_cone` need of every round, as functions of the pixel.
 
     Returns:
       [R, (d, o x d, b, height), (constant, column, row)], and 1 / c, which is 0 for those that are never met.

@@ -1,7 +1,7 @@
 """What a training needs of the device's memory, estimated from the configuration alone.
 
 * An estimate before anything is loaded or compiled, so that a run that can not fit says so at once, and what would
-  make it fit. The compiler's own figures, which are exact, are looked at once there are some (`check_program`).
+  make it fit. The compiler's own figures, which are exact, are looked at once there are some (`iteration_bytes`).
 * An iteration has two phases, which do not need their temporaries at the same time: the rollout (decoder layers
   apart, keys and values) and the update (gradients, activations, logits). What lives throughout is counted once.
 """

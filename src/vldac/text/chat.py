@@ -96,6 +96,16 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def render(tokenizer: Any, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+    """What the chat template makes of a conversation.
+
+    Args:
+      tokenizer: whose template; without one it is `CHAT_TEMPLATE`.
+      messages: {"role", "content"} each, content being {"type": "text", "text"} and {"type": "image", "image"}.
+      add_generation_prompt: whether the header of an answer follows.
+
+    Raises:
+      ValueError: there is no template that could be used, or it refuses the conversation.
+    """
     template = None  # the tokenizer's own
     if not tokenizer.chat_template:
         template = CHAT_TEMPLATE

@@ -9,14 +9,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from envs_jax import Slot
+from envs_jax.world import PLACE
 from vldac.text.automaton import encoded_actions, json_text
 
-_PLACE = re.compile(r"\{(\w+)\}")
 WORD = 2**20  # what is told is a number, place * WORD + id; place 0 is that of the action id
 QUOTE = ord('"')
 
@@ -78,7 +77,7 @@ def speech(actions: Sequence[str], slots: Mapping[str, Slot]) -> Speech:
     parts_of, places = [], 0
     rests: dict[tuple, int] = {}
     for action in actions:
-        parts = _PLACE.split(action)
+        parts = PLACE.split(action)
         unknown = set(parts[1::2]) - set(slots)
         if unknown:
             raise ValueError(f"action {action!r} has places {sorted(unknown)}; accepted: {', '.join(slots)}")
