@@ -88,7 +88,7 @@ def scales_to_areas(model: str) -> bool:
     path = "" if model == NANO else model
     if is_run(model):
         path = read_config(Path(model) / CONFIG_FILE).model.path
-    return not path or _has_areas(read_checkpoint(find_checkpoint(path)))  # what is drawn afresh is a Qwen2-VL
+    return not path or not read_checkpoint(find_checkpoint(path)).one_size  # what is drawn afresh is a Qwen2-VL
 
 
 def _open(
@@ -148,11 +148,7 @@ def _with_pixels(config: VLMConfig, pixels: dict[str, int]) -> VLMConfig:
     """The same model, its images scaled to other areas."""
     if not pixels:
         return config
-    if not _has_areas(config):
+    if config.one_size:
         name, value = next(iter(pixels.items()))
         raise ValueError(f"{name} is {value}; accepted: none, as this family scales every image to one size")
     return dataclasses.replace(config, image=dataclasses.replace(config.image, **pixels))
-
-
-def _has_areas(config: VLMConfig) -> bool:
-    return hasattr(config.image, "max_pixels")

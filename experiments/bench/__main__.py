@@ -36,7 +36,7 @@ from experiments.bench.options import PIECES, Command, parse, parts_of
 from experiments.bench.table import Row, compare, console_of, show, write
 from experiments.build import Parts
 from experiments.config import ConfigError
-from experiments.outcome import versions
+from experiments.job import versions
 from vldac import memory, mesh
 from vldac.metrics import RunFileError
 

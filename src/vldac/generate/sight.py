@@ -23,7 +23,7 @@ from PIL import Image
 
 from vldac.generate.conversation import Look
 from vldac.generate.lanes import Params, bucket
-from vldac.models import Gemma3Config, Visual, VLMConfig, model_class
+from vldac.models import VLMConfig, model_class
 from vldac.models.image import patch_grid
 from vldac.models.vision import Patches
 
@@ -55,7 +55,7 @@ class Sight:
 
     def __init__(self, graphdef: nnx.GraphDef, config: VLMConfig, dtype: DTypeLike):
         self._graphdef, self._config, self._dtype = graphdef, config, dtype
-        self._square = isinstance(config, Gemma3Config)
+        self._one_size = config.one_size
         self._encode = jax.jit(self._encode_pictures)
         self._put = jax.jit(_put, donate_argnums=0)
 
@@ -92,7 +92,7 @@ class Sight:
     def _picture(self, frames: np.ndarray, slots: np.ndarray) -> Picture:
         """Of uint8[t, H, W, 3], its scaled patches."""
         config, vision = self._config, self._config.vision
-        if self._square:
+        if self._one_size:
             return Picture({"pixels": _resize(frames[0], vision.image_size, vision.image_size, "bilinear")}, slots)
         grid = patch_grid(*frames.shape[1:3], vision, config.image)
         side, merge, together = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
@@ -115,7 +115,7 @@ class Sight:
     def _at_once(self, shape: tuple[int, ...]) -> int:
         """How many pictures of that shape the tower takes at a time: a power of 2."""
         work = self._config.tower_work(64, 64)
-        if not self._square:
+        if not self._one_size:
             patches = shape[0]
             work = dataclasses.replace(work, patches=patches, scores=self._config.vision.num_heads * patches**2)
         most = max(TOWER_BYTES // work.image_bytes(jnp.dtype(self._dtype).itemsize), 1)
@@ -123,8 +123,10 @@ class Sight:
 
     def _encode_pictures(self, params: Params, arrays: dict[str, Array]) -> Float[Array, "k n t d"]:
         model = nnx.merge(self._graphdef, *params)
-        visual: Visual
-        visual = model.encode_images(arrays["pixels"]) if self._square else model.encode_patches(Patches(**arrays))
+        if self._one_size:
+            visual = model.encode_images(arrays["pixels"])
+        else:
+            visual = model.encode_patches(Patches(**arrays))
         levels = visual.features[None]
         return levels if visual.deepstack is None else jnp.concatenate([levels, visual.deepstack])
 

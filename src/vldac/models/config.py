@@ -203,19 +203,26 @@ class ImageConfig:
             accept(f"preprocessor {name}", preprocessor.get(name, ours), ours)
         size = preprocessor.get("size") or {}
         default = cls()
-        colours = {}
-        for name, ours in (("image_mean", default.mean), ("image_std", default.std)):
-            colours[name] = preprocessor.get(name) or ours
-            if not isinstance(colours[name], list | tuple) or len(colours[name]) != 3:
-                raise ValueError(f"preprocessor {name} is {colours[name]}; accepted: three numbers")
         least = preprocessor.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels")
         most = preprocessor.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels")
         return cls(
             min_pixels=least or default.min_pixels,
             max_pixels=most or default.max_pixels,
-            mean=tuple(colours["image_mean"]),
-            std=tuple(colours["image_std"]),
+            **colours(preprocessor, default.mean, default.std),
         )
+
+
+def colours(
+    preprocessor: Mapping[str, Any], mean: tuple[float, ...], std: tuple[float, ...]
+) -> dict[str, tuple[float, ...]]:
+    """`mean` and `std` of the colours, from a `preprocessor_config.json` where it has them, else as given."""
+    found = {}
+    for name, ours in (("mean", mean), ("std", std)):
+        value = preprocessor.get(f"image_{name}") or ours
+        if not isinstance(value, list | tuple) or len(value) != 3:
+            raise ValueError(f"preprocessor image_{name} is {value}; accepted: three numbers")
+        found[name] = tuple(value)
+    return found
 
 
 def positive(config: Any, *names: str) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, UInt8
 
-from vldac.models.config import LocalAttention, TextConfig, accept, hf_config, positive
+from vldac.models.config import LocalAttention, TextConfig, accept, colours, hf_config, positive
 from vldac.models.image import preprocess_square
 from vldac.models.inputs import ImageSpan, TowerWork, Visual
 from vldac.models.layers import Remat, RMSNorm
@@ -61,12 +61,7 @@ class SquareImageConfig:
         ):
             accept(f"preprocessor {name}", preprocessor.get(name, ours), ours)
         accept("preprocessor do_pan_and_scan", preprocessor.get("do_pan_and_scan") or False, False)
-        colours = {}
-        for name, ours in (("image_mean", cls.mean), ("image_std", cls.std)):
-            colours[name] = preprocessor.get(name) or ours
-            if not isinstance(colours[name], list | tuple) or len(colours[name]) != 3:
-                raise ValueError(f"preprocessor {name} is {colours[name]}; accepted: three numbers")
-        return cls(mean=tuple(colours["image_mean"]), std=tuple(colours["image_std"]))
+        return cls(**colours(preprocessor, cls.mean, cls.std))
 
 
 @dataclass(frozen=True)
@@ -87,6 +82,8 @@ class Gemma3Config:
     boi_token_id: int
     eoi_token_id: int
     image: SquareImageConfig = field(default_factory=SquareImageConfig)
+
+    one_size: ClassVar[bool] = True  # every image is scaled to
 
     def __post_init__(self):
         positive(self, "tokens_per_image")

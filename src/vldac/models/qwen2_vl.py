@@ -40,6 +40,8 @@ class Qwen2VLConfig:
     video_token_id: int | None = None
     image: ImageConfig = field(default_factory=ImageConfig)
 
+    one_size: ClassVar[bool] = False  # images are scaled to areas, between bounds
+
     @property
     def vocab_size(self) -> int:
         return self.text.vocab_size
