@@ -201,23 +201,23 @@ def test_targets_are_matched_by_their_last_name(tiny, vision):
 def test_the_reference_of_a_taught_adapter_is_what_it_was_taught(setup, tiny):
     """Else the KL would be that to the model before it was taught, and undo the teaching."""
 
-    def first_iteration(taught):
-        mine = dataclasses.replace(setup, taught=taught)
+    def begun(taught):
+        """(setup, adapter, state and KL after an iteration in which the critic alone has learnt)."""
+        mine = dataclasses.replace(setup, taught=taught, algorithm=VLDACConfig(critic_warmup=1))
         params = init_params(tiny, jax.random.key(0), HEAD, RANK4)
         params["adapter"] = jax.tree.map(lambda x: x + 0.3, params["adapter"])
         adapter = jax.device_get(params["adapter"])
         state = train.init(mine, params, jax.random.key(1))
         held = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state.reference, state.params))]
         assert len(set(held)) == len(held)  # the policy's own is donated
-        critic_alone = dataclasses.replace(mine, algorithm=VLDACConfig(critic_warmup=1))
-        _, metrics = train.jit_iteration(critic_alone, jax.tree.map(jnp.copy, state))
-        after, _ = train.jit_iteration(mine, state)
-        return adapter, after, float(metrics["train/kl_reference"])
+        state, metrics = train.jit_iteration(mine, state)
+        return mine, adapter, state, float(metrics["train/kl_reference"])
 
-    adapter, after, kl = first_iteration(taught=True)
+    mine, adapter, state, kl = begun(taught=True)
+    after, _ = train.jit_iteration(mine, state)  # the same program: now the policy learns, too
     jax.tree.map(np.testing.assert_array_equal, after.reference, adapter)
     assert np.any(jax.tree.leaves(after.params["adapter"])[0] != jax.tree.leaves(adapter)[0])
-    _, drawn, kl_of_drawn = first_iteration(taught=False)
+    _, _, drawn, kl_of_drawn = begun(taught=False)
     assert drawn.reference is None and kl < 1e-6 and kl_of_drawn > 0.1
 
 
