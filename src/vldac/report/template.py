@@ -44,13 +44,17 @@ def prose(sentence: str) -> Markup:
 
 
 def visible(text: str) -> str:
-    """The text with control characters as pictures, so that nothing that a model wrote hides; line breaks stay."""
+    """The text with control characters as pictures, so that nothing that a model wrote hides; line breaks stay.
+
+    What has no picture is U+FFFD: characters of no width, and what turns the direction of others round. Joiners
+    stay, of which emoji and some scripts are made.
+    """
     return "".join(_visible(character) for character in text)
 
 
 def _visible(character: str) -> str:
     if ord(character) < 0x20 and character != "\n":
         return chr(0x2400 + ord(character))
-    if unicodedata.category(character) in ("Cc", "Cs") and character != "\n":
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in "\n\u200c\u200d":
         return "\ufffd"
     return character

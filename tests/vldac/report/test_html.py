@@ -282,6 +282,14 @@ def test_control_characters_are_made_visible_and_half_characters_do_not_stop_the
     assert visible("a\n\tb") == "a\n␉b"
 
 
+def test_nothing_is_written_without_a_trace_or_against_the_line():
+    """Of no width; turning the direction round; a second alphabet that no font has."""
+    for hidden in ("\u200b", "\ufeff", "\u202e", "\u2066", "\U000e0061"):
+        assert visible(f"turn_{hidden}left") == "turn_\ufffdleft"
+    family = "👩\u200d👧"
+    assert visible(family) == family
+
+
 def test_very_long_answers_and_episodes_are_shortened_and_say_so(tmp_path):
     run = tmp_path / "run"
     write_run(run)
