@@ -170,10 +170,18 @@ def test_no_more_is_read_than_is_needed_next(tmp_path, lanes, background):
         result.result()
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard, even where the tests run in a shell's background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread(), reason="signals go to the main thread"
 )
-def test_a_ctrl_c_loses_only_what_is_being_answered(tmp_path, lanes):
+def test_a_ctrl_c_loses_only_what_is_being_answered(tmp_path, lanes, heard):
     def press():
         until(lambda: len(lanes.begun) == 4)
         for number in (0, 2, 3):  # 4, 5 and 6 come in their places
