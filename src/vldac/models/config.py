@@ -212,6 +212,13 @@ class ImageConfig:
         )
 
 
+def text_fields(text: Any) -> dict[str, Any]:
+    """The fields of `TextConfig` that all families' text configurations spell alike."""
+    names = "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"
+    names += "num_key_value_heads", "rms_norm_eps", "initializer_range"
+    return {name: getattr(text, name) for name in names}
+
+
 def colours(
     preprocessor: Mapping[str, Any], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> dict[str, tuple[float, ...]]:

@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, UInt8
 
-from vldac.models.config import LocalAttention, TextConfig, accept, colours, hf_config, positive
+from vldac.models.config import LocalAttention, TextConfig, accept, colours, hf_config, positive, text_fields
 from vldac.models.image import preprocess_square
 from vldac.models.inputs import ImageSpan, TowerWork, Visual
 from vldac.models.layers import Remat, RMSNorm
@@ -182,19 +182,12 @@ def _text_config(config: Any) -> TextConfig:
     if any(local) and text.sliding_window is None:
         raise ValueError("sliding_window is None; accepted: 1 or more where layer_types has sliding_attention")
     return TextConfig(
-        vocab_size=text.vocab_size,
-        hidden_size=text.hidden_size,
-        intermediate_size=text.intermediate_size,
-        num_hidden_layers=text.num_hidden_layers,
-        num_attention_heads=text.num_attention_heads,
-        num_key_value_heads=text.num_key_value_heads,
+        **text_fields(text),
         head_dim=text.head_dim,
-        rms_norm_eps=text.rms_norm_eps,
         rope_theta=float(full["rope_theta"]),
         rope_factor=float(full["factor"]) if full["rope_type"] == "linear" else 1.0,
         mrope_section=(text.head_dim // 2, 0, 0),
         tie_word_embeddings=bool(config.tie_word_embeddings),
-        initializer_range=text.initializer_range,
         qkv_bias=False,
         qk_norm=True,
         query_scale=float(text.query_pre_attn_scalar) ** -0.5,

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, UInt8
 
-from vldac.models.config import ImageConfig, TextConfig, VisionConfig, accept, hf_config
+from vldac.models.config import ImageConfig, TextConfig, VisionConfig, accept, hf_config, text_fields
 from vldac.models.image import patch_grid, preprocess, rescale
 from vldac.models.inputs import ImageSpan, TowerWork, Visual
 from vldac.models.layers import LayerNorm, Linear, Remat, quick_gelu, scan_stack, stack
@@ -149,18 +149,11 @@ def qwen2_text_config(config: Any) -> TextConfig:
     accept("head_dim", getattr(text, "head_dim", None) or head_dim, head_dim)
     accept("hidden_size", text.hidden_size, head_dim * text.num_attention_heads)
     return TextConfig(
-        vocab_size=text.vocab_size,
-        hidden_size=text.hidden_size,
-        intermediate_size=text.intermediate_size,
-        num_hidden_layers=text.num_hidden_layers,
-        num_attention_heads=text.num_attention_heads,
-        num_key_value_heads=text.num_key_value_heads,
+        **text_fields(text),
         head_dim=head_dim,
-        rms_norm_eps=text.rms_norm_eps,
         rope_theta=float(rope["rope_theta"]),
         mrope_section=tuple(rope.get("mrope_section", (16, 24, 24))),
         tie_word_embeddings=bool(config.tie_word_embeddings),
-        initializer_range=text.initializer_range,
     )
 
 

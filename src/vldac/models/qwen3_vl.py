@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, UInt8
 
-from vldac.models.config import ImageConfig, TextConfig, VisionConfig, accept, hf_config, positive
+from vldac.models.config import ImageConfig, TextConfig, VisionConfig, accept, hf_config, positive, text_fields
 from vldac.models.image import preprocess
 from vldac.models.inputs import ImageSpan, TowerWork, Visual
 from vldac.models.layers import Embedding, LayerNorm, Linear, Remat, scan_stack, stack
@@ -116,18 +116,11 @@ class Qwen3VLConfig(Qwen2VLConfig):
         accept("vision hidden_act", vision.hidden_act, "gelu_pytorch_tanh")
         accept("vision out_hidden_size", vision.out_hidden_size, text.hidden_size)
         text_config = TextConfig(
-            vocab_size=text.vocab_size,
-            hidden_size=text.hidden_size,
-            intermediate_size=text.intermediate_size,
-            num_hidden_layers=text.num_hidden_layers,
-            num_attention_heads=text.num_attention_heads,
-            num_key_value_heads=text.num_key_value_heads,
+            **text_fields(text),
             head_dim=text.head_dim,
-            rms_norm_eps=text.rms_norm_eps,
             rope_theta=float(rope["rope_theta"]),
             mrope_section=tuple(rope.get("mrope_section", (24, 20, 20))),
             tie_word_embeddings=bool(config.tie_word_embeddings),
-            initializer_range=text.initializer_range,
             mrope_interleaved=True,
             qkv_bias=False,
             qk_norm=True,
