@@ -14,6 +14,8 @@ class Limits:
 
     body_bytes: int = 32 * 2**20
     """Of a request's body, its images included (as base64, which adds a third)."""
+    parts: int = 4096
+    """Texts and images of a conversation, those of all its messages; an empty message counts as one."""
     images: int = 64
     """Of a conversation."""
     image_pixels: int = 2**25

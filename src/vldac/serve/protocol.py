@@ -174,18 +174,25 @@ def _messages(messages: Any, limits: Limits) -> tuple[Message, ...]:
     if not isinstance(messages, list) or not messages:
         raise Refused(f"messages is {short(messages)}; accepted: a list of at least one message", "messages")
     images = Images(limits)
-    read = []
+    read, count = [], 0
     for number, message in enumerate(messages):
         name = f"messages[{number}]"
         if not isinstance(message, dict):
             raise Refused(f"{name} is {short(message)}; accepted: an object", name)
+        content = message.get("content")
+        count += max(1, len(content)) if isinstance(content, list) else 1
+        if count > limits.parts:  # before the rest is looked at, and before a template goes through it
+            raise Refused(
+                f"{name}: messages have more texts and images than {limits.parts}, the most that are accepted",
+                name,
+            )
         role = message.get("role")
         if not isinstance(role, str) or role not in ROLES:
             raise Refused(f"{name}.role is {short(role)}; accepted: {', '.join(ROLES)}", f"{name}.role")
         for field_name in message:
             if field_name not in ("role", "content", "name", "refusal") and message[field_name]:
                 raise Refused(f"{name} has a field {short(field_name)}, which is not done here", name)
-        parts = _parts(message.get("content"), f"{name}.content", role, images)
+        parts = _parts(content, f"{name}.content", role, images)
         read.append(Message(ROLES[role], parts))
     return tuple(read)
 

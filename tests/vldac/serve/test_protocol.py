@@ -182,6 +182,15 @@ def test_images_that_are_none_or_too_many_or_too_large():
     assert refused(messages=assistant).param == "messages[0].content[0]"
 
 
+def test_very_many_turns_or_parts_are_not_read():
+    """A million of them fit into a body, and a template goes through them for a minute."""
+    text = {"type": "text", "text": "x"}
+    fits = [{"role": "user", "content": [text] * 2000}, {"role": "assistant", "content": None}] * 2
+    assert len(read(messages=[*fits, *[{"role": "user", "content": []}] * 94]).messages) == 98
+    for more in ([{"role": "user", "content": []}] * 95, [{"role": "user", "content": [text] * 95}]):
+        assert "more texts and images than 4096" in refused(messages=[*fits, *more]).message
+
+
 def progressive(scans: int, comment: bytes = b"") -> bytes:
     """A JPEG file of grey, of six scans and so many more."""
     file = io.BytesIO()
