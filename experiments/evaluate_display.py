@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,13 @@ class Progress:
       console: where to.
       total: answers there will be.
       layout: of the benchmark.
-      clock: seconds, for tests.
     """
 
-    def __init__(self, console: Console, total: int, layout: Layout, clock: Callable[[], float] = time.monotonic):
-        self._console, self._total, self._layout, self._clock = console, total, layout, clock
+    def __init__(self, console: Console, total: int, layout: Layout):
+        self._console, self._total, self._layout = console, total, layout
         self._done = self._counted = 0
         self._sum = 0.0
-        self._began = self._said = clock()
+        self._began = self._said = time.monotonic()
         self._bar: Bar | None = None
         if console.is_terminal and not console.is_jupyter:
             self._bar = Bar(
@@ -60,8 +59,8 @@ class Progress:
         score = f"mean {100 * self._sum / self._counted:.1f} %" if self._counted else ""
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, score=score)
-        elif self._clock() - self._said >= _SECONDS or self._done == self._total:
-            self._said = self._clock()
+        elif time.monotonic() - self._said >= _SECONDS or self._done == self._total:
+            self._said = time.monotonic()
             self._line(score)
 
     def __enter__(self) -> Progress:
@@ -76,7 +75,7 @@ class Progress:
             self._bar.stop()
 
     def _line(self, score: str) -> None:
-        elapsed = self._clock() - self._began
+        elapsed = time.monotonic() - self._began
         text = f"{self._layout.item_name}s {self._done}/{self._total}  {score}  elapsed {duration(elapsed)}"
         self._console.print(Text(text), soft_wrap=True, highlight=False)
 

@@ -285,9 +285,9 @@ def nucleus(logits: Float[Array, "b v"], top_p: Float[Array, " b"]) -> Float[Arr
     return jnp.where((bits >= bound[:, None]) | (top_p >= 1)[:, None], logits, BANNED)
 
 
-def bucket(length: int, most: int, least: int = 64) -> int:
+def bucket(length: int, most: int) -> int:
     """The slots that a conversation of `length` is read in: 64, 96, 128, 192, 256, ..., at most `most`."""
-    size = least
+    size = 64
     while size < length:
         size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
     return min(size, most)
