@@ -13,8 +13,10 @@ from envs_jax.household.rules import State
 
 
 def _first(score: Float[Array, " n"], size: int) -> Int[Array, " size"]:
-    """The words with the least finite scores, in ascending order, -1 past the last: [2, inf,
-    1], size 2 -> [0, 2]."""
+    """The words with the least finite scores, in ascending order, -1 past the last.
+
+    Worked example: [2, inf, 1], size 2 -> [0, 2].
+    """
     size_here = min(size, len(score))
     lowest, index = jax.lax.top_k(-score, size_here)
     words = jnp.sort(jnp.where(jnp.isfinite(lowest), index, len(score)))
@@ -33,9 +35,8 @@ def generate(
     """A fresh episode.
 
     The numbers of receptacles of a type lie between the layouts' least and most, nearer to the least. A room
-    that is larger than `most` is cut evenly: what it has of each type first, then the second of each, and so
-    on. What
-    the task needs (goal, source, tool, lamp) is always kept.
+    that is larger than `most` is cut evenly: what it has of each type first, then the second of each, and so on.
+    What the task needs (goal, source, tool, lamp) is always kept.
 
     Args:
       key: what to draw with.

@@ -106,8 +106,10 @@ def object_types(state: State) -> Int[Array, " o"]:
 
 
 def accessible(state: State) -> Bool[Array, " r"]:
-    """Receptacles that objects can be taken from and put into: [closed drawer, open drawer, desk, -] -> [0, 1,
-    1, 0]."""
+    """Receptacles that objects can be taken from and put into.
+
+    Worked example: [closed drawer, open drawer, desk, -] -> [0, 1, 1, 0].
+    """
     kinds = receptacle_types(state)
     return (kinds >= 0) & (~jnp.asarray(t.OPENABLE)[kinds] | state.is_open)
 
@@ -201,8 +203,7 @@ def apply(state: State, record: Int[Array, "3"]) -> State:
 
 
 def treated(state: State) -> Bool[Array, " o"]:
-    """Whether an object is what the task wants it to be, clean, hot or cool; true of all where it wants
-    nothing."""
+    """Whether an object is clean, hot or cool, as the task wants it to be; true of all where it wants nothing."""
     ways = jnp.stack([state.clean, state.hot, state.cool])
     wants = (state.task >= t.CLEAN) & (state.task <= t.COOL)
     return jnp.where(wants, ways[jnp.clip(state.task - t.CLEAN, 0, 2)], True)
@@ -212,9 +213,8 @@ def progress(state: State) -> Float[Array, ""]:
     """The share of the goal's conditions that hold, float32[], 1 exactly if the task is solved.
 
     A place: the wanted object is there. Clean, hot, cool: one half each for the state and the place, of one
-    object.
-    Two: one half for each in the same receptacle. Light: one half for a wanted object in hand, one for the lamp
-    that is on where the agent is.
+    object. Two: one half for each in the same receptacle. Light: one half for a wanted object in hand, one for the
+    lamp that is on where the agent is.
     """
     wanted = object_types(state) == state.target
     inside = (state.at >= 0) & (receptacle_types(state)[state.at] == state.goal) & (state.goal >= 0)
