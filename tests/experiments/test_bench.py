@@ -465,7 +465,8 @@ def test_the_original_stands_beside_our_frames(tmp_path, traced, monkeypatch, ca
         }
         return subprocess.CompletedProcess(words, 0, json.dumps([row]).encode())
 
-    monkeypatch.setattr(pieces.subprocess, "run", start)
+    # Of this module alone: Python itself starts `uname` when it is first asked for the machine.
+    monkeypatch.setattr(pieces, "subprocess", SimpleNamespace(run=start, PIPE=subprocess.PIPE))
     file = tmp_path / "figures.json"
     assert bench.main(["worlds", *SMALL, "--original", "--json", str(file)]) == 0
     assert asked == [["-m", "experiments.peers.miniworld_gl", "miniworld/one_room_s6_fast", "--repeats", "1"]]
