@@ -13,7 +13,7 @@ from envs_jax.shop.web_shop import WebShop
 from vldac.evaluate import visualwebbench
 from vldac.evaluate.benchmark import Question
 from vldac.evaluate.pages import TASKS, Pages, marks, visits
-from vldac.evaluate.pages.questions import HEADED
+from vldac.evaluate.pages.questions import HEADED, action_prediction
 from vldac.evaluate.pages.reading import cards
 from vldac.evaluate.pages.webqa import QUESTIONS
 from vldac.evaluate.results import summarise
@@ -228,8 +228,16 @@ def test_the_purpose_is_served_by_one_candidate(asked):
 
 
 def test_predictions_are_of_the_page_that_the_click_leads_to(asked):
-    for one in asked["action_prediction"]:
+    # Of the same visits with every letter, so that every kind of link is asked about.
+    others = [
+        action_prediction(visits.visit(3, one.page.visit), letter, np.random.default_rng([one.page.visit, letter]))
+        for one in asked["action_prediction"]
+        for letter in range(8)
+    ]
+    links = set()
+    for one in [*asked["action_prediction"], *filter(None, others)]:
         link, page = element_at(one.page, one.row["bbox"]).text, one.page
+        links.add(link)
         assert len(set(one.row["options"])) == 8
         assert [option[:3] for option in one.row["options"]] == [f"{letter}. " for letter in "ABCDEFGH"]
         told = one.row["options"][one.truth][3:]
@@ -250,6 +258,8 @@ def test_predictions_are_of_the_page_that_the_click_leads_to(asked):
             assert told == "thank you for shopping with us"
         else:
             assert told.startswith(f"{named(product(page))}, price: {dollars(product(page))}, ") and link in told
+    fixed = {"next >", "< prev", "description", "features", "reviews", "back to search", "buy now"}
+    assert fixed < links and {"item 1", "item 10"} < links
 
 
 # ---------------------------------------------------------------- pictures
