@@ -163,6 +163,7 @@ def serve(command: Serve, engine: Engine, listening: socket.socket) -> None:
     import uvicorn
 
     from vldac.serve.app import create_app
+    from vldac.serve.ending import Server
 
     key = command.api_key or os.environ.get(KEY_VARIABLE) or None
     name = command.name or Path(command.model).name or command.model
@@ -179,9 +180,8 @@ def serve(command: Serve, engine: Engine, listening: socket.socket) -> None:
         lifespan="off",
         server_header=False,
         limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config, engine, GRACE_SECONDS).run(sockets=[listening])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from vldac.generate import Engine, Message, Request
 from vldac.models import create
 from vldac.serve import app
 from vldac.serve.app import READERS, _EventStream, create_app
+from vldac.serve.ending import Server
 from vldac.serve.limits import Limits
 
 nnx = pytest.importorskip("flax.nnx")
@@ -428,3 +429,36 @@ def test_what_goes_wrong_on_the_device_is_told_without_details(client, engine, m
     assert "secret" not in str(caught.value)
     with pytest.raises(openai.APIError, match="could not answer"):
         list(client.chat.completions.create(**ask("x", max_tokens=9, stream=True)))
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_who_waits_when_the_server_ends_is_told_so(tiny, tokenizer, caplog, at_once):
+    """Also who is being streamed to; and who sends a body for ever, or reads nothing, holds up nobody."""
+    graphdef, params = nnx.split(create(tiny, rngs=nnx.Rngs(0)))
+    engine = Engine(graphdef, (params,), tokenizer, tiny, lanes=2, max_length=512, tokens_at_once=1)
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(create_app(engine, "tiny", LIMITS), lifespan="off", log_level="warning")
+    server = Server(config, engine, grace_seconds=60.0 if at_once else 0.3)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    endless = ask("one", max_tokens=400, **LONG)
+    with engine, openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=60) as client:
+        thread.start()
+        slow = engine._write
+        engine._write = lambda *args, **options: (time.sleep(0.1), slow(*args, **options))[1]
+        with concurrent.futures.ThreadPoolExecutor() as pool, connected(address) as silent:
+            silent.sendall(raw(b"{", length=100))
+            whole = [pool.submit(client.chat.completions.create, **endless) for _ in range(3)]
+            streamed = pool.submit(lambda: list(client.chat.completions.create(**endless, stream=True)))
+            until(lambda: engine.active + engine.waiting == 4)
+            began = time.monotonic()
+            server.should_exit, server.force_exit = True, at_once
+            for request in whole:
+                error = request.exception()
+                assert isinstance(error, openai.InternalServerError) and error.status_code == 503, error
+                assert error.code == "shutting_down"
+            assert isinstance(streamed.exception(), openai.APIError)
+            assert "shutting down" in str(streamed.exception())
+            thread.join()
+        assert time.monotonic() - began < 10
+    assert not caplog.records
