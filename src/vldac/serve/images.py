@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vldac.serve.limits import Limits
 from vldac.serve.refusal import Refused, short
@@ -54,6 +54,8 @@ class Images:
             raise
         except Exception as error:  # decoders raise all kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            if isinstance(error, UnidentifiedImageError):  # which names an object in our memory
+                reason = "unknown format"
             accepted = ", ".join(FORMATS)
             raise Refused(
                 f"{name} can not be read as an image ({reason[:200]}); accepted: {accepted}", name

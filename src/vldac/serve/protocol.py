@@ -90,7 +90,7 @@ def read_request(body: bytes, model: str, limits: Limits) -> ChatRequest:
                 accepted = ", ".join(json.dumps(value) for value in _ONLY[name])
                 raise Refused(f"{name} is {short(data[name])}; accepted: {accepted}", name)
         elif name not in _READ | _NO_MATTER:
-            raise Refused(f"unknown field {short(name)}", short(name))
+            raise Refused(f"unknown field {short(name)}", name if name.isidentifier() else None)
     if data.get("model") != model:
         raise Refused(
             f"model is {short(data.get('model'))}; accepted: {model!r}",
@@ -164,7 +164,7 @@ def _json(body: bytes) -> dict[str, Any]:
     try:
         data = json.loads(body.decode("utf-8"), parse_constant=constant)
     except (ValueError, RecursionError) as error:  # neither UTF-8 nor JSON, or too deep
-        raise Refused(f"the body is not JSON: {short(str(error))}") from error
+        raise Refused(f"the body is not JSON: {str(error)[:120]}") from error
     if not isinstance(data, dict):
         raise Refused(f"the body is {short(data)}; accepted: an object")
     return data

@@ -153,7 +153,9 @@ def test_images_of_all_formats_turned_and_transparent():
         ("logprobs", {"logprobs": 0}),
         ("reasoning_effort", {"reasoning_effort": "high"}),
         ("response_format", {"response_format": {"type": "json_object"}}),
-        ("'best_of'", {"best_of": 3}),
+        ("best_of", {"best_of": 3}),
+        (None, {"\ud800": 3}),
+        (None, {"no name": 3}),
     ],
 )
 def test_what_can_not_be_done_is_refused_by_name(param, fields):
@@ -166,7 +168,8 @@ def test_images_that_are_none_or_too_many_or_too_large():
     assert "nothing is fetched" in refused(messages=shown("file:///etc/passwd")).message
     assert "not base64" in refused(messages=shown("data:image/png;base64,$$$")).message
     assert "can not be read as an image" in refused(messages=shown(png[:-40])).message
-    assert "can not be read as an image" in refused(messages=shown("data:image/svg+xml;base64,PHN2Zz4=")).message
+    unknown = refused(messages=shown("data:image/svg+xml;base64,PHN2Zz4=")).message
+    assert "can not be read as an image (unknown format); accepted: PNG" in unknown
     assert (
         "has 1600 pixels; accepted: at most 1000" in refused(messages=shown(url(Image.new("L", (40, 40))))).message
     )
