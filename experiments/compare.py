@@ -19,6 +19,7 @@ import tyro
 from rich.console import Console
 
 from experiments.evaluate_display import show_comparison
+from experiments.program import run_as_program
 from vldac.evaluate import results
 from vldac.evaluate.comparison import compare
 from vldac.evaluate.page import write_comparison_page
@@ -65,4 +66,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_as_program(main)

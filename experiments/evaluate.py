@@ -39,6 +39,7 @@ from rich.text import Text
 from experiments import benchmarks, playing, runtime
 from experiments.benchmarks import Options
 from experiments.evaluate_display import Progress, show_results
+from experiments.program import run_as_program
 from vldac.evaluate import results
 from vldac.evaluate.asking import ask
 from vldac.evaluate.benchmark import BenchmarkError
@@ -362,4 +363,4 @@ def _stopped(evaluation: Evaluation, log: SampleLog) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_as_program(main)

@@ -27,6 +27,7 @@ import tyro
 from experiments.build import Parts, build
 from experiments.config import CONFIG_FILE, read_config
 from experiments.model_card import model_card
+from experiments.program import run_as_program
 from experiments.restore import Learnt, policy_params, tell
 from vldac.disk import whole
 from vldac.mesh import MeshConfig
@@ -154,4 +155,4 @@ def _write(folder: Path, command: Export, parts: Parts, params: Mapping[str, Any
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_as_program(main)

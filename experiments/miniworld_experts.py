@@ -21,6 +21,9 @@ import numpy as np
 import envs_jax
 from envs_jax.miniworld.entities import radii
 from envs_jax.miniworld.walking import GoTo
+from experiments.program import run_as_program
+
+PROGRAM = "python -m experiments.miniworld_experts"
 
 
 def play(world: Any, episodes: int, seed: int = 0) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -95,16 +98,25 @@ def row(name: str, episodes: int) -> str:
     return line + f"{fewest:.1f} | {took.mean() / fewest:.2f} | {world.max_steps} |"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes the table."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the table; returns the exit code."""
     names = [name for name in envs_jax.names() if name.startswith("miniworld/")]
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--worlds", nargs="*", default=names, help="registered names; all of MiniWorld's if left out"
-    )
-    parser.add_argument("--episodes", type=int, default=512)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__.split("\n")[0])
+    parser.add_argument("--worlds", nargs="*", default=names, help="their names (default: all of MiniWorld's)")
+    parser.add_argument("--episodes", type=int, default=512, help="of each world (default: 512)")
     parser.add_argument("--out", type=Path, default=None, help="file for the table; else it is only printed")
     given = parser.parse_args(arguments)
+    if given.episodes < 1:
+        parser.error(f"episodes is {given.episodes}; accepted: 1 or more")
+    if unknown := [name for name in given.worlds if name.partition(":")[0] not in names]:
+        parser.error(f"world is {unknown[0]!r}; accepted: {', '.join(names)}")
+    for name in given.worlds:
+        try:
+            envs_jax.make(name)
+        except ValueError as error:  # of its options
+            parser.error(str(error))
+    if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
+        parser.error(f"out is {str(given.out)!r}; accepted: a file in a folder that is there")
     lines = [
         "# The experts of the MiniWorld tasks",
         "",
@@ -122,7 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(lines[-1], flush=True)
     if given.out:
         given.out.write_text("\n".join(lines) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_as_program(main)

@@ -38,6 +38,7 @@ from experiments.config import CONFIG_FILE, ConfigError, RunConfig, read_config
 from experiments.display import show_results
 from experiments.job import Diverged, Job
 from experiments.presets import PRESETS
+from experiments.program import run_as_program
 from vldac import memory, mesh
 from vldac.metrics import RunFileError
 from vldac.report import REPORT_FILE
@@ -294,4 +295,4 @@ def help_text() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_as_program(main)

@@ -29,6 +29,7 @@ import tyro
 
 from experiments import runtime
 from experiments.models import load_engine
+from experiments.program import run_as_program
 from vldac.generate import Engine, Message, Request
 from vldac.generate.conversation import TooLong
 from vldac.metrics import RunFileError
@@ -185,4 +186,4 @@ def serve(command: Serve, engine: Engine, listening: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_as_program(main)

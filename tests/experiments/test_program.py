@@ -1,0 +1,59 @@
+"""Ctrl-C before a command has begun to work: it ends, and says no more than that."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(*arguments: str, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(ROOT / "src"), str(ROOT)])}
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(tmp_path):
+    """Also where it would be lost: what is imported may look away from an exception."""
+    (tmp_path / "tyro.py").write_text(
+        textwrap.dedent(
+            """
+            import os, signal, time
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(60)
+            except BaseException:
+                raise ImportError("something went wrong")
+            """
+        )
+    )
+    done = python("-m", "experiments.compare", "a", "b", path=tmp_path)
+    assert done.returncode == -signal.SIGINT and done.stdout == done.stderr == ""
+
+
+@pytest.mark.parametrize("when", ["raise KeyboardInterrupt", "os.kill(os.getpid(), signal.SIGINT)"])
+def test_ctrl_c_in_a_command_ends_it_with_a_line(when):
+    program = f"""
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+from experiments.program import run_as_program
+
+def main():
+    {when}
+    return 0
+
+run_as_program(main)
+"""
+    done = python("-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "aborted\n")
+
+
+def test_importing_the_experiments_leaves_ctrl_c_as_it_is():
+    program = "import signal, experiments; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    assert python("-c", program).returncode == 0
