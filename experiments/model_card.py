@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def _loading(parts: Parts, contents: Mapping[str, str]) -> str:
             'tokenizer = AutoTokenizer.from_pretrained("model")\n```'
         )
         blocks.append(
-            "vldac, to train on from here: `python -m experiments.run --model.path model`; in Python:\n\n"
+            f"vldac, to train on from here: `{training_on(parts)}`; in Python:\n\n"
             "```python\nfrom pathlib import Path\n\nfrom vldac.models import weights\n\n"
             'config = weights.read_config(Path("model"))\n'
             'params = weights.load_params(Path("model"), config)\n```'
@@ -175,6 +176,19 @@ def _loading(parts: Parts, contents: Mapping[str, str]) -> str:
         "the order. In Python: `vldac.models.export.load_value_head(folder)`."
     )
     return "In this folder.\n\n" + "\n\n".join(blocks)
+
+
+def training_on(parts: Parts) -> str:
+    """The command that trains the exported model on in the run's own world; to be given in the export's folder."""
+    config = parts.config
+    words = ["--config", "config.json", "--model.path", "model", "--name", f"{config.name or 'run'}-on"]
+    if config.imitation.steps:  # it has been taught
+        words += ["--imitation.steps", "0"]
+    if config.model.max_pixels:  # the checkpoint has its own
+        words += ["--model.max-pixels", "0"]
+    if config.model.initializer_range:
+        words += ["--model.initializer-range", "0"]
+    return f"python -m experiments.run {shlex.join(words)}"
 
 
 def _format(parts: Parts) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from experiments import export
 from experiments.build import build
 from experiments.config import ModelConfig, from_json, to_json
+from experiments.presets import PRESETS
 from experiments.restore import initial_params, policy_params, saved_part
+from experiments.run import parse
 from tests.runs import damage
 from vldac import train
 from vldac.checkpoint import Checkpointer
@@ -214,6 +217,19 @@ def test_the_card_of_a_run_without_numbers_has_none(adapted):
     for line in ("license: other", "license_name: free", "That of the base model: free (LICENSE)."):
         assert line in card
     assert "%" not in card.split("## How well it does")[1].split("##")[0]
+
+
+@pytest.mark.parametrize("preset", ["nano", "number_line"])
+def test_the_cards_command_trains_on_in_the_runs_own_world(full, tmp_path, monkeypatch, preset):
+    config = dataclasses.replace(PRESETS[preset](), name="a run")
+    (tmp_path / "config.json").write_text(to_json(config))
+    shutil.copytree(full / "export" / "model", tmp_path / "model")
+    card = export.model_card(build(config), {}, {"model/": "the whole model"})
+    (command,) = re.findall(r"train on from here: `python -m experiments.run (.*?)`", card)
+    monkeypatch.chdir(tmp_path)
+    on = build(parse(shlex.split(command)).config)
+    assert on.config.world == config.world and on.checkpoint == Path("model")
+    assert on.config.rollout == config.rollout and on.config.imitation.steps == 0
 
 
 def test_a_hub_id_is_the_cards_base_model(adapted):
