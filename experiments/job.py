@@ -126,11 +126,11 @@ class Job:
                 self._judge("before", state, display, interrupt)
             if state is not None and not interrupt.wanted:
                 state = self._train(state, checkpoints, display, interrupt)
-            finished = state is not None and int(state.iteration) == setup.iterations
-            if finished and not interrupt.wanted:
-                self._judge("after", state, display, interrupt)
+            finished = state is not None and int(state.iteration) == setup.iterations and not interrupt.wanted
+            # A wish that comes when all is done stops nothing.
+            whole = finished and self._judge("after", state, display, interrupt)
             display.stage("report")
-            summary = self._summarise(state, interrupted=interrupt.wanted)
+            summary = self._summarise(state, interrupted=not whole)
             if self._writes:
                 write_report(self.run_dir)
         return summary
@@ -274,19 +274,22 @@ class Job:
         with self.clock("evaluation"):
             return jax.device_get(run(params, key))
 
-    def _judge(self, label: str, state: train.TrainState, display: Display, interrupt: Interrupt) -> None:
+    def _judge(self, label: str, state: train.TrainState, display: Display, interrupt: Interrupt) -> bool:
         """Evaluates on every world and notes the figures in the summary; skips what it holds already.
 
         Before RL only a model that has not been trained can be measured.
+
+        Returns:
+          Whether all has been measured that can be: not where it is interrupted.
         """
         if not self.parts.config.evaluation.episodes:
-            return
+            return True
         summary = read_summary(self.run_dir)
         too_late = label == "before" and int(state.iteration) > 0
         display.stage(f"evaluation {label} RL", total=len(self.parts.policies))
         for number, (name, policy) in enumerate(self.parts.policies.items()):
             if interrupt.wanted:
-                return
+                return False
             measured = summary.get("success_rate", {}).get(name, {})
             if label not in measured:
                 if label == "before" and "expert" not in measured:
@@ -303,6 +306,7 @@ class Job:
                 if self._writes:
                     write_summary(self.run_dir, summary)
             display.advance({})
+        return True
 
     def _baseline(self, summary: dict[str, Any], name: str, key: jax.Array) -> None:
         """What the scripted expert and uniformly random actions achieve in a world."""

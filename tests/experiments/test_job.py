@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -60,6 +61,26 @@ def test_a_trained_model_is_not_measured_as_that_before_rl(ended, capsys):
     for fact in ("model", "episodes", "worlds"):
         assert summary[fact] == was[fact]
     assert list(summary["success_rate"]) == list(was["success_rate"])
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_run_that_is_told_to_stop_is_interrupted_only_if_something_is_left(ended, capsys, monkeypatch, last):
+    """Told so as the last of its worlds is measured, or the first."""
+    summary = read_summary(ended)
+    for measured in summary["success_rate"].values():
+        del measured["after"]
+    write_summary(ended, summary)
+    play, told = job.Job._play, list(summary["success_rate"])[-1 if last else 0]
+
+    def stopped(self, name, *args):
+        if name == told:
+            signal.raise_signal(signal.SIGINT)
+        return play(self, name, *args)
+
+    monkeypatch.setattr(job.Job, "_play", stopped)
+    assert main(["--resume", str(ended)]) == 0
+    assert read_summary(ended)["interrupted"] is not last
+    assert ("Stopped and saved" in capsys.readouterr().out) is not last
 
 
 @pytest.mark.parametrize(
