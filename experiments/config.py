@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class EvaluationConfig:
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; accepted: {least} or more")
         for world in self.unseen:
-            known_world("evaluation.unseen", world)
+            known_world("unseen", world)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class RunConfig:
     """A run: a world, a model that learns to act in it, and how."""
 
     name: str = ""
-    """Folder of the run under `folder`; "" = world, time and seed."""
+    """Folder of the run under `folder`; "" = of the world, the time and the seed."""
     folder: str = "runs"
     """Where runs are kept."""
     world: str = "miniworld/one_room_s6_fast"
@@ -137,6 +138,9 @@ class RunConfig:
             raise ConfigError(f"seed is {self.seed}; accepted: 0 to 2**32 - 1")
         if self.name in (".", "..") or (self.name and Path(self.name).name != self.name):
             raise ConfigError(f"name is {self.name!r}; accepted: a folder name without slashes")
+        for name in ("name", "folder"):
+            if re.search(r"[\x00-\x1f\x7f]", text := getattr(self, name)):  # no file system takes all of them
+                raise ConfigError(f"{name} is {text!r}; accepted: a text without control characters")
 
 
 def known_world(field_name: str, world: str) -> envs_jax.World:
@@ -209,9 +213,7 @@ def _build(cls: type, data: Any, path: str) -> Any:
     values = {name: _value(kinds[name], value, f"{path}{name}") for name, value in data.items()}
     try:
         return cls(**values)
-    except ConfigError:
-        raise
-    except ValueError as error:
+    except ValueError as error:  # a section names its field, and not itself
         raise ConfigError(f"{path}{error}") from error
 
 

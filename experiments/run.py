@@ -19,6 +19,7 @@ import dataclasses
 import fcntl
 import itertools
 import re
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -115,10 +116,10 @@ def run(command: Command, parts: Parts, needed: memory.MemoryEstimate) -> int:
             raise
         return failed(f"error: {lost(command)} ({' '.join(str(error).split())[:300]})")
     except KeyboardInterrupt:
-        return failed(f"aborted; to go on: {PROGRAM} --resume {command.run_dir}")
+        return failed(f"aborted; to go on: {resuming(command.run_dir)}")
     show_results(console, summary, command.run_dir / REPORT_FILE)
     if summary["interrupted"]:
-        console.print(Text(f"Stopped and saved. To go on: {PROGRAM} --resume {command.run_dir}"), soft_wrap=True)
+        console.print(Text(f"Stopped and saved. To go on: {resuming(command.run_dir)}"), soft_wrap=True)
     return 0
 
 
@@ -140,11 +141,16 @@ def failed(line: str, code: int = 1) -> int:
     return code
 
 
+def resuming(run_dir: Path) -> str:
+    """The command that goes on, as a shell takes it."""
+    return f"{PROGRAM} --resume {shlex.quote(str(run_dir))}"
+
+
 def lost(command: Command) -> str:
     """What the failure of a device means where there are several processes."""
     return (
         f"process {jax.process_index()} of {jax.process_count()} can not go on; most likely another one has died. "
-        f"When all have stopped, go on from the last checkpoint: {PROGRAM} --resume {command.run_dir}, with the "
+        f"When all have stopped, go on from the last checkpoint: {resuming(command.run_dir)}, with the "
         f"flags that say which process is which, and --mesh.* for other devices"
     )
 
@@ -233,7 +239,9 @@ def make_folder(command: Command) -> Command:
 def demand_empty(run_dir: Path) -> None:
     """Raises ConfigError if the folder holds anything but the file that is locked."""
     if any(path.name != LOCK_FILE for path in run_dir.iterdir()):
-        raise ConfigError(f"{run_dir} is not empty; accepted: another --name, or --resume {run_dir}")
+        raise ConfigError(
+            f"{run_dir} is not empty; accepted: another --name, or --resume {shlex.quote(str(run_dir))}"
+        )
 
 
 def lock(run_dir: Path) -> IO[bytes]:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -172,6 +173,15 @@ def test_an_existing_run_is_never_touched(whole, capsys):
         capsys, "--resume", folder, "--optimizer.minibatch", 4
     )
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_command_that_goes_on_can_be_pasted_whatever_the_folder_is_called(tmp_path, capsys):
+    folder = tmp_path / "a run [1]"
+    folder.mkdir()
+    (folder / "kept").touch()
+    told = refuse(capsys, "--folder", tmp_path, "--name", folder.name)
+    assert shlex.split(told.partition("or --resume ")[2]) == [str(folder)]
+    assert shlex.split(experiments.run.resuming(folder))[-2:] == ["--resume", str(folder)]
 
 
 CLAIM = """
