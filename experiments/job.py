@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -339,9 +340,7 @@ class Job:
                 worst: _larger(before.get(worst), memory.device_peak()),
                 "limit": self._memory,
             },
-            "peak_memory_mib": _larger(
-                summary.get("peak_memory_mib"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            ),
+            "peak_memory_mib": _larger(summary.get("peak_memory_mib"), peak_memory_mib()),
             "versions": versions(),
         }
         if self._writes:
@@ -352,3 +351,9 @@ class Job:
 def _larger(before: int | float | None, now: int | float | None) -> int | float | None:
     """Of a figure that an earlier process or this one may not know."""
     return max((figure for figure in (before, now) if figure is not None), default=None)
+
+
+def peak_memory_mib() -> float:
+    """What this process has had in memory at its worst moment, MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes; Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "experiments" / "notebooks" / "quickstart.ipynb"
-SMALL = "WARM_START_STEPS = 8\nITERATIONS = 2\nEPISODES = 8\nSEED = 0"
+SMALL = "WARM_START_STEPS = 21\nITERATIONS = 2\nEPISODES = 8\nSEED = 0"
 
 
 @pytest.fixture
@@ -38,4 +38,5 @@ def test_it_runs(notebook, monkeypatch):
     printed = "".join(
         output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
     )
+    assert "step   20  loss" in printed and "step   21  loss" in printed and "step   22" not in printed
     assert "miniworld/one_room_s6_fast" in printed and "after    success" in printed

@@ -1,4 +1,4 @@
-"""Ctrl-C before a command has begun to work: it ends, and says no more than that."""
+"""A command as a program: ended by Ctrl-C before it has begun to work, and on systems that differ."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from experiments import job
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,3 +60,17 @@ run_as_program(main)
 def test_importing_the_experiments_leaves_ctrl_c_as_it_is():
     program = "import signal, experiments; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     assert python("-c", program).returncode == 0
+
+
+def test_on_windows_a_command_says_where_it_runs():
+    """And not that `fcntl` is missing."""
+    told = python("-c", "import sys; sys.platform = 'win32'; sys.argv = ['-m']; import experiments")
+    assert told.returncode == 1 and told.stderr.startswith("error: the commands do not run on Windows itself")
+    assert python("-c", "import sys; sys.platform = 'win32'; import experiments").returncode == 0
+
+
+@pytest.mark.parametrize(("system", "counted"), [("linux", 3 * 2**10), ("darwin", 3 * 2**20)])
+def test_memory_is_counted_in_the_systems_own_unit(monkeypatch, system, counted):
+    monkeypatch.setattr(job.sys, "platform", system)
+    monkeypatch.setattr(job.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=counted))
+    assert job.peak_memory_mib() == 3.0
