@@ -45,7 +45,7 @@ from experiments.restore import (
     saved_warm_start,
     stage_key,
 )
-from experiments.runtime import compile_iteration
+from experiments.runtime import compile_iteration, compiled
 from vldac import imitation, memory, mesh, train, watch
 from vldac.checkpoint import Checkpointer, Restored
 from vldac.evaluate.worlds import Recording, Results, play_policy, play_scripted
@@ -143,7 +143,7 @@ class Job:
         """The compiled program for these arguments, by name; compiling is booked as such."""
         if name not in self._programs:
             with self.clock("compile"):
-                self._programs[name] = jitted.lower(*args).compile()
+                (self._programs[name],) = compiled(jitted.lower(*args))
         return self._programs[name]
 
     def _halves(self, state: train.TrainState) -> tuple[Callable, Callable]:

@@ -7,17 +7,20 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from experiments.processes import leave
+
 
 def run_as_program(main: Callable[[], int]) -> NoReturn:
     """Runs a command's `main` and exits with its code; with 1, and a line, where Ctrl-C ends it.
 
-    What `main` has to save or to say at Ctrl-C it does itself.
+    What `main` has to save at Ctrl-C it does itself; what is to be said it gives to the KeyboardInterrupt. Then
+    nothing is waited for: a thread may be compiling, other processes may be gone.
     """
     # `experiments` has set it aside while everything was imported.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = main()
-    except KeyboardInterrupt:
-        print("aborted", file=sys.stderr)
-        code = 1
+    except KeyboardInterrupt as error:
+        print("; ".join(["aborted", *map(str, error.args)]), file=sys.stderr)
+        leave(1)
     sys.exit(code)

@@ -115,8 +115,8 @@ def run(command: Command, parts: Parts, needed: memory.MemoryEstimate) -> int:
         if not several:
             raise
         return failed(f"error: {lost(command)} ({' '.join(str(error).split())[:300]})")
-    except KeyboardInterrupt:
-        return failed(f"aborted; to go on: {resuming(command.run_dir)}")
+    except KeyboardInterrupt as error:  # the second one
+        raise KeyboardInterrupt(f"to go on: {resuming(command.run_dir)}") from error
     show_results(console, summary, command.run_dir / REPORT_FILE)
     if summary["interrupted"]:
         console.print(Text(f"Stopped and saved. To go on: {resuming(command.run_dir)}"), soft_wrap=True)

@@ -13,8 +13,10 @@ Anything that is already set in the environment stays as it is.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+import queue
+import threading
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -35,16 +37,36 @@ def prepare() -> None:
 def compile_iteration(
     setup: train.Setup, state: train.TrainState, mesh: Mesh | None
 ) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
-    """`train.collect` and `train.learn`, compiled side by side: the longer takes as long as both."""
+    """`train.collect` and `train.learn`."""
     experience = train.experience_like(setup, state, mesh)
     # Tracing looks at the mesh and the precision around it, which are this thread's own.
-    lowered = (
+    return compiled(
         train.jit_collect.lower(setup, state.policy_params, state.lanes, state.key),
         train.jit_learn.lower(setup, state, experience),
     )
-    with ThreadPoolExecutor() as pool:
-        collect, learn = pool.map(lambda program: program.compile(), lowered)
-    return collect, learn
+
+
+def compiled(*lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, ...]:
+    """Programs, compiled side by side.
+
+    The compiler hears no signal and may take minutes. So it has threads of its own, which keep nobody waiting: a
+    Ctrl-C is heard while they work, and a process that ends takes them with it.
+    """
+    done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+
+    def compile_one(number: int, program: jax.stages.Lowered) -> None:
+        try:
+            done.put((number, program.compile()))
+        except BaseException as error:
+            done.put((number, error))
+
+    for one in enumerate(lowered):
+        threading.Thread(target=compile_one, args=one, name="compiler", daemon=True).start()
+    programs = dict(done.get() for _ in lowered)
+    for program in programs.values():
+        if isinstance(program, BaseException):
+            raise program
+    return tuple(programs[number] for number in range(len(lowered)))
 
 
 def cache_folder() -> Path:

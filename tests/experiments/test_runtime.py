@@ -1,4 +1,4 @@
-"""Compiled programs are kept where it is written that they are, unless the environment says otherwise."""
+"""Compiled programs are kept where it is written that they are, and nobody has to wait for the compiler."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
+import jax
 import pytest
+
+from experiments import runtime
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -30,3 +34,36 @@ def test_programs_are_kept_between_processes(named, tmp_path):
     subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True, timeout=120)
     assert any(folder.iterdir())
     assert (tmp_path / "vldac").exists() is not named
+
+
+ABORTED = """
+import os, signal, sys, threading, time
+from types import SimpleNamespace
+from experiments.program import run_as_program
+from experiments.runtime import compiled
+
+def compile():
+    while time.monotonic() < began + 60:  # it hears no signal
+        time.sleep(0.1)
+
+def main():
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    compiled(SimpleNamespace(compile=compile), SimpleNamespace(compile=lambda: None))
+
+began = time.monotonic()
+run_as_program(main)
+"""
+
+
+def test_ctrl_c_waits_for_no_compiler():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", ABORTED], env=environment, capture_output=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"aborted\n")
+
+
+def test_programs_come_in_order_and_what_the_compiler_says_is_raised():
+    one, two = (jax.jit(function).lower(1.0) for function in (lambda x: x + 1, lambda x: 2 * x))
+    assert [float(program(3.0)) for program in runtime.compiled(one, two)] == [4.0, 6.0]
+    wrong = Mock(jax.stages.Lowered, compile=Mock(side_effect=ValueError("no such instruction")))
+    with pytest.raises(ValueError, match="no such instruction"):
+        runtime.compiled(one, wrong)
