@@ -16,8 +16,8 @@ def run_as_program(main: Callable[[], int]) -> NoReturn:
     What `main` has to save at Ctrl-C it does itself; what is to be said it gives to the KeyboardInterrupt. Then
     nothing is waited for: a thread may be compiling, other processes may be gone.
     """
-    # `experiments` has set it aside while everything was imported.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `experiments` has it while everything is imported
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = main()
     except KeyboardInterrupt as error:

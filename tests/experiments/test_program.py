@@ -62,6 +62,18 @@ def test_importing_the_experiments_leaves_ctrl_c_as_it_is():
     assert python("-c", program).returncode == 0
 
 
+def test_ctrl_c_that_a_shell_has_a_command_ignore_stays_ignored():
+    """As of what it starts in the background."""
+    program = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.argv = ["-m"]
+from experiments.program import run_as_program
+run_as_program(lambda: int(signal.getsignal(signal.SIGINT) is not signal.SIG_IGN))
+"""
+    assert python("-c", program).returncode == 0
+
+
 def test_on_windows_a_command_says_where_it_runs():
     """And not that `fcntl` is missing."""
     told = python("-c", "import sys; sys.platform = 'win32'; sys.argv = ['-m']; import experiments")
