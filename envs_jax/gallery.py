@@ -84,16 +84,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         names = _names(asked.worlds)
         path = _path(asked.out)
+        for name in names:  # what can not be made is told before minutes are spent on the others
+            envs_jax.make(name)
         cards = []
         for name in names:
             started = time.perf_counter()
             cards.append(look(name, jax.random.key(asked.seed)))
             print(f"gallery: {name}: {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
         path.write_text(page(cards), encoding="utf-8")
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{len(cards)} worlds: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    except OSError as error:
+        print(f"error: {path} can not be written: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("aborted: nothing was written", file=sys.stderr)
+        return 1
+    many = "1 world" if len(cards) == 1 else f"{len(cards)} worlds"
+    print(f"{many}: {path} ({path.stat().st_size / 1e6:.2f} MB)")
     return 0
 
 

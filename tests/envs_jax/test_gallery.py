@@ -68,12 +68,32 @@ def test_it_writes_the_worlds_that_are_asked_for(tmp_path, capsys):
         (["--out", "/nowhere/at/all.html"], "out is '/nowhere/at/all.html'; accepted: a file in a folder"),
         (["--out", "/"], "out is '/'; accepted: a file in a folder"),
         (["nowhere*"], "world 'nowhere*' fits none; accepted: cards/"),
+        (["miniworld/*", "cards/blackjack:nowhere=1"], "nowhere"),
     ],
 )
-def test_what_can_not_be_is_one_line(arguments, message, capsys):
+def test_what_can_not_be_is_one_line_before_any_world_is_looked_at(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(gallery, "look", lambda *_: pytest.fail("it was looked at"))
     assert gallery.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (OSError(28, "No space left on device"), "can not be written: No space left"),
+        (KeyboardInterrupt(), "aborted"),
+    ],
+)
+def test_what_ends_it_is_one_line(tmp_path, capsys, monkeypatch, wrong, told):
+    def page(_):
+        raise wrong
+
+    monkeypatch.setattr(gallery, "look", lambda *_: None)
+    monkeypatch.setattr(gallery, "page", page)
+    assert gallery.main(["cards/number*", "--out", str(tmp_path / "page.html")]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert told in error and not (tmp_path / "page.html").exists()
 
 
 def test_options_are_those_that_make_takes():
