@@ -7,7 +7,7 @@
   draw them large, and one episode of the expert, in the frames that an agent gets.
 * Whatever is registered is shown; nothing here knows a particular world.
 
-Exit codes: 0 done; 2 a world or a file that can not be.
+Exit codes: 0 done; 2 a world or a file that can not be; 1 anything else.
 """
 
 from __future__ import annotations
