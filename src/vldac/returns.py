@@ -53,7 +53,9 @@ def gae(
         advantage = delta + decay * advantage
         return advantage, advantage
 
-    _, advantages = jax.lax.scan(backwards, jnp.zeros_like(values[0]), (deltas, decay), reverse=True)
+    # Values may be kept in less than rewards are: what is carried is of the type that they come to together.
+    after = jnp.zeros(deltas.shape[1:], jnp.result_type(deltas, decay))
+    _, advantages = jax.lax.scan(backwards, after, (deltas, decay), reverse=True)
     return advantages, advantages + values
 
 

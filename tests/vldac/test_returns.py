@@ -119,6 +119,18 @@ def test_whatever_follows_time_is_carried_along(lanes):
         np.testing.assert_allclose(np.asarray(got)[column], want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kept", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("gamma", [0.9, jnp.float32(0.9)])
+def test_values_may_be_kept_in_less_than_rewards(kept, gamma):
+    rng = np.random.default_rng(0)
+    rewards, ends = jnp.asarray(rng.normal(size=(T, B)), jnp.float32), jnp.asarray(rng.random((2, T, B)) < 0.2)
+    values, next_values = (jnp.asarray(rng.normal(size=(T, B))).astype(kept) for _ in range(2))
+    advantages, returns = gae(rewards, values, next_values, *ends, gamma, 0.95)
+    want, _ = gae(rewards, values.astype(jnp.float32), next_values.astype(jnp.float32), *ends, 0.9, 0.95)
+    assert advantages.dtype == returns.dtype == jnp.float32
+    np.testing.assert_allclose(advantages, want, atol=0.1)
+
+
 def test_normalise_worked_example():
     got = normalise(jnp.array([1.0, 3.0, 99.0]), jnp.array([True, True, False]))
     np.testing.assert_allclose(got, [-1, 1, 0], atol=1e-6)
