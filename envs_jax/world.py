@@ -25,7 +25,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-State = Any  # a flax.struct dataclass with at least `key: PRNGKeyArray` and `steps: int32[]`
+State = Any  # a flax.struct dataclass with at least `key: PRNGKeyArray` and `steps: int32[]`, of a few kB at best
 INVALID = -1  # the action id of an answer that names no action
 
 
@@ -37,7 +37,7 @@ class Step:
       reward: float32[].
       terminated: bool[], the task ended: nothing follows, the value of what comes after is 0.
       truncated: bool[], time ran out: the task would have gone on. Both may be true.
-      success: bool[], the task was solved in this step.
+      success: bool[], the task was solved in this step, which ends the episode one way or the other.
     """
 
     reward: Float[Array, ""]

@@ -12,7 +12,8 @@ What is proven, on a few states reached by random actions and in many whole epis
 * any int32 is a legal action: unknown ids do what INVALID does, every number stays finite; of a record, any
   int32 in any place, and what is not exactly an action (`is_action`) does what INVALID does;
 * what a world with slots samples, and its expert does, are actions, and what it samples is admissible;
-* every episode ends within `max_steps`, the state counts its steps and carries its key, ids stay in range;
+* every episode ends within `max_steps`, and only its end is a success; the state counts its steps, carries its key
+  and is small; ids stay in range;
 * the scripted expert beats uniformly random actions beyond chance.
 """
 

@@ -50,8 +50,9 @@ def _play(world: World, wise: jax.Array, reset_key: jax.Array, keys: jax.Array, 
 
     Returns:
       succeeded bool[], ended bool[], length int32[], what was seen: least and greatest id (int32[2]) of describe,
-      explain and expert, whether steps were `counted` up to the end and all numbers `finite`; of a world with
-      slots, whether all that the expert did and the world sampled were `spoken` actions, the latter `admissible`.
+      explain and expert, whether steps were `counted` up to the end, all numbers `finite` and every success a
+      `closing` one, that ended the episode; of a world with slots, whether all that the expert did and the world
+      sampled were `spoken` actions, the latter `admissible`.
     """
 
     def reach(record, name, ids):
@@ -72,10 +73,11 @@ def _play(world: World, wise: jax.Array, reset_key: jax.Array, keys: jax.Array, 
         key, drawn = item
         expert, action = world.expert(state, key), drawn_action(world, state, drawn)
         after, step = world.step(state, jnp.where(wise, expert, action))
-        running = ~record["ended"]
+        running, ends = ~record["ended"], step.terminated | step.truncated
         record = {
             "succeeded": record["succeeded"] | (step.success & running),
-            "ended": record["ended"] | step.terminated | step.truncated,
+            "closing": record["closing"] & (~running | ~step.success | ends),
+            "ended": record["ended"] | ends,
             "length": record["length"] + running,
             "describe": reach(record, "describe", world.describe(state)),
             "explain": reach(record, "explain", world.explain(state)),
@@ -88,6 +90,7 @@ def _play(world: World, wise: jax.Array, reset_key: jax.Array, keys: jax.Array, 
     nothing = jnp.full(2, -1, jnp.int32)
     record = {
         "succeeded": jnp.bool_(False),
+        "closing": jnp.bool_(True),
         "ended": jnp.bool_(False),
         "length": jnp.int32(0),
         "describe": nothing,
@@ -128,6 +131,10 @@ def check_episodes(world: World, key: jax.Array, episodes: int) -> Report:
         require(seen["admissible sample"].all(), "sample gives an action whose id `admissible` does not allow")
     require(seen["finite"].all(), "step: a State or a Step holds a number that is not finite in some episode")
     require(seen["counted"].all(), "step does not add 1 to State.steps everywhere in an episode")
+    require(
+        seen["closing"].all(),
+        "step: Step.success is true in a step that does not end the episode; accepted: in its last step alone",
+    )
     endless = np.sum(~seen["ended"])
     require(
         not endless,

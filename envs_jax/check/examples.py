@@ -74,10 +74,12 @@ def check_pure_and_vectorised(world: World, key: jax.Array, states: Any, actions
             require(worst is None, f"{name} under vmap differs from a Python loop over single worlds: {worst}")
     started = vectorised["reset"]
     require(not _array(started.steps).any(), "reset: State.steps is not 0")
-    require(
-        len({row.tobytes() for row in _array(started.key)}) == len(keys),
-        "reset: State.key is the same after resets with different keys",
-    )
+    for method, state, what in (
+        ("reset", started, "resets with different keys"),
+        ("step", vectorised["step"][0], "steps in different episodes"),
+    ):
+        different = {row.tobytes() for row in _array(state.key)}
+        require(len(different) == len(keys), f"{method}: State.key is the same after {what}")
 
 
 def _worst(one: Any, two: Any, image: bool = False) -> str | None:

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from envs_jax.check.errors import WorldError, require
 from envs_jax.world import PLACE, Slot, Step, World, action_shape
 
+LARGEST_STATE = 2**24  # bytes; there is one for every world, and hundreds of them in `check` itself
+
 
 def check_attributes(world: Any) -> None:
     """All that the contract names is there, and well-formed."""
@@ -89,6 +91,8 @@ def check_signatures(world: World, key: jax.Array) -> None:
     is_key = jnp.issubdtype(state.key.dtype, jax.dtypes.prng_key) and state.key.shape == ()
     is_raw = _spec(state.key)[:2] == ((2,), "uint32")
     require(is_key or is_raw, f"reset: State.key is {_spec(state.key)}; accepted: one random key")
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    require(size <= LARGEST_STATE, f"reset: State has {size} bytes; accepted: at most {LARGEST_STATE}")
 
     action = jax.ShapeDtypeStruct(action_shape(world), jnp.int32)
     results = {"reset": state}

@@ -471,6 +471,11 @@ def test_success_that_is_never_reported_is_caught():
     caught(broken(step=never), "the expert does not beat random actions: success 0.00 against 0.00")
 
 
+def test_a_success_that_does_not_end_the_episode_is_caught():
+    goes_on = with_step(terminated=lambda result, state, action: jnp.bool_(False))
+    caught(broken(step=goes_on), "step: Step.success is true in a step that does not end the episode")
+
+
 @pytest.mark.parametrize(
     "members, pattern",
     [
@@ -505,6 +510,23 @@ def test_an_id_out_of_range_is_caught_even_if_it_is_rare(members, pattern):
 )
 def test_a_reset_that_is_not_fresh_is_caught(reset, pattern):
     caught(broken(reset=reset), "reset: ", pattern)
+
+
+def test_a_step_that_forgets_the_key_is_caught():
+    world = broken(step=with_state(key=lambda after, state, action: jax.random.key(0)))
+    caught(world, "step: State.key is the same after steps in different episodes")
+
+
+def test_a_state_too_large_to_be_checked_is_told_before_it_is_made():
+    @struct.dataclass
+    class Huge(Walk):
+        map: jax.Array
+
+    def reset(good, self, key):
+        state = good.reset(key)
+        return Huge(state.key, state.steps, state.place, state.heat, jnp.zeros((3000, 3000)))
+
+    caught(broken(reset=reset), "reset: State has 36000020 bytes; accepted: at most 16777216")
 
 
 # ---- worlds with slots ------------------------------------------------------------------------------------------
