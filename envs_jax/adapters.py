@@ -49,8 +49,10 @@ class BraxEnv(Env):
 
     The State of the world is `pipeline_state`. `obs` is the picture as float32 in 0..1, flat, [H * W * 3];
     `reward` and `done` are float32[]; `metrics` has "success", float32[]; `info` has "truncation", float32[], 1
-    where time ran out and the task did not end (`done` is 1 in both cases), as brax's EpisodeWrapper has it. That
-    wrapper sets "truncation" anew by its own `episode_length`: give it `world.max_steps`, or more.
+    where time ran out and the task did not end (`done` is 1 in both cases), as brax's EpisodeWrapper has it, and
+    the same as "time_out". That wrapper sets "truncation" anew by its own `episode_length`, and takes every end of
+    the world's own for the task's, out of time or not: `FreshResetWrapper` puts that right. Give it
+    `world.max_steps`, or more.
 
     An action is float32[action_size], as brax expects it. With `encoding="one_hot"`, action_size is the number of
     actions and the greatest entry is taken (the first of equals; if any is NaN: an invalid answer). With "index"
@@ -77,18 +79,26 @@ class BraxEnv(Env):
         """A fresh episode. Any key will do, but brax's EpisodeWrapper takes raw ones alone, `PRNGKey`."""
         state = self.world.reset(rng)
         zero = jnp.float32(0)
-        return BraxState(state, self._obs(state), zero, zero, {"success": zero}, {"truncation": zero})
+        info = {"truncation": zero, "time_out": zero}
+        return BraxState(state, self._obs(state), zero, zero, {"success": zero}, info)
 
     def step(self, state: BraxState, action: Float[Array, " a"]) -> BraxState:
-        """One action; after the end it goes on as the world does."""
+        """One action; after the end it goes on as the world does.
+
+        Raises:
+          ValueError: not `action_size` numbers.
+        """
+        if jnp.shape(action) != (self.action_size,):
+            raise ValueError(f"action has the shape {jnp.shape(action)}; accepted: ({self.action_size},)")
         after, step = self.world.step(state.pipeline_state, self._decode(action))
+        time_out = jnp.float32(step.truncated & ~step.terminated)
         return state.replace(
             pipeline_state=after,
             obs=self._obs(after),
             reward=step.reward,
             done=jnp.float32(step.terminated | step.truncated),
             metrics=state.metrics | {"success": jnp.float32(step.success)},
-            info=state.info | {"truncation": jnp.float32(step.truncated & ~step.terminated)},
+            info=state.info | {"truncation": time_out, "time_out": time_out},
         )
 
     @property
@@ -124,7 +134,8 @@ class FreshResetWrapper(Wrapper):
 
     Worked example, in the order of brax's own `wrap`:
     `FreshResetWrapper(EpisodeWrapper(VmapWrapper(BraxEnv(world)), world.max_steps, 1))`. As in brax, a done step
-    has the next episode's observation, and its own reward, done and truncation.
+    has the next episode's observation, and its own reward, done and truncation; the latter is 1 where the world
+    ran out of time, too, which EpisodeWrapper forgets.
     """
 
     def step(self, state: BraxState, action: Float[Array, "b a"]) -> BraxState:
@@ -132,6 +143,7 @@ class FreshResetWrapper(Wrapper):
         if "steps" in state.info:
             state.info["steps"] = jnp.where(state.done > 0, 0.0, state.info["steps"])
         state = self.env.step(state.replace(done=jnp.zeros_like(state.done)), action)
+        state.info["truncation"] = jnp.maximum(state.info["truncation"], state.info["time_out"])
         # A key of its own for the new episode: the old one's key is of no more use once the episode has ended.
         keys = jax.vmap(lambda key: jax.random.split(key)[0])(state.pipeline_state.key)
         new = jax.vmap(self.env.unwrapped.reset)(keys)
@@ -202,11 +214,13 @@ class FromBrax:
         brax = jax.tree.map(lambda a, b: jnp.where(keep, a, b), brax, state.brax)
         after = state.replace(steps=state.steps + 1, brax=brax)
         success = self.succeeds(brax) if self.succeeds else jnp.bool_(False)
-        terminated = (keep & over) | success | ~finite
+        over &= keep
+        time_out = over & (jnp.asarray(brax.info.get("truncation", 0)) > 0)
+        terminated = (over & ~time_out) | success | ~finite
         return after, Step(
             reward=jnp.where(keep, reward, 0.0).astype(jnp.float32),
             terminated=terminated,
-            truncated=(after.steps >= self.max_steps) & ~terminated,
+            truncated=(time_out | (after.steps >= self.max_steps)) & ~terminated,
             success=success,
         )
 
@@ -248,7 +262,8 @@ def from_brax(
     """A brax environment as a world.
 
     Args:
-      env: of brax, unwrapped, for one episode.
+      env: of brax, for one episode: not vmapped, and not reset by itself. Where it is done and its info has a
+        "truncation" above 0, as under brax's EpisodeWrapper, the episode is truncated; else it is terminated.
       actions: what may be said, and the controls that it means, as many as the environment takes.
       instruction: the task in words.
       max_steps: of the world, after which an episode is truncated.
@@ -300,7 +315,8 @@ def gymnasium_env(world: World) -> Any:
     Observations are the picture, uint8[H, W, 3]; `info` has "text", what `describe` says, "success", and
     "action_mask", int8[len(actions)], what is admissible. Actions are Discrete, or, of a world with slots,
     MultiDiscrete: the action id, then for every place the id of a word, its count for an empty place.
-    `render()` is the picture again ("rgb_array").
+    `render()` is the picture again ("rgb_array"). An action that is none of the space but of its shape is an
+    invalid answer, as in any world; one of another shape, or not of whole numbers, is refused.
 
     Raises:
       ImportError: gymnasium is not installed.
@@ -336,17 +352,23 @@ def gymnasium_env(world: World) -> Any:
             return self.render(), self._info(False)
 
         def step(self, action):
-            if self._state is None:
-                raise RuntimeError("step before reset; accepted: reset first")
-            ids = np.asarray(action, np.int32)
+            state, ids = self._running("step"), np.asarray(action)
+            if ids.shape != self.action_space.shape or not np.issubdtype(ids.dtype, np.integer):
+                raise ValueError(f"action is {action!r}; accepted: whole numbers of {self.action_space}")
             if places:
-                ids = np.where((np.arange(len(ids)) > 0) & (ids == self._empty), -1, ids).astype(np.int32)
-            self._state, result = step(self._state, jnp.asarray(ids))
+                ids = np.where((np.arange(len(ids)) > 0) & (ids == self._empty), -1, ids)
+            limits = np.iinfo(np.int32)  # beyond them there is no action either
+            self._state, result = step(state, jnp.asarray(np.clip(ids, limits.min, limits.max), jnp.int32))
             info = self._info(bool(result.success))
             return self.render(), float(result.reward), bool(result.terminated), bool(result.truncated), info
 
         def render(self):
-            return np.asarray(render(self._state))
+            return np.asarray(render(self._running("render")))
+
+        def _running(self, what):
+            if self._state is None:
+                raise RuntimeError(f"{what} before reset; accepted: reset first")
+            return self._state
 
         def _info(self, success):
             said = [world.phrases[phrase] for phrase in np.asarray(describe(self._state)) if phrase >= 0]

@@ -154,6 +154,26 @@ def test_fresh_resets_start_the_clock_anew_and_keep_the_ended_steps_result():
     np.testing.assert_allclose(last.obs, want, atol=1e-6)
 
 
+def test_a_world_that_ran_out_of_time_is_truncated_in_braxs_wrappers_too():
+    """EpisodeWrapper alone takes the world's own end of time for the end of the task."""
+    env, keys = wrapped(adapters.FreshResetWrapper)
+    ends = 0
+    for state in run(env, keys, 3 * SMALL.max_steps):
+        for lane in np.flatnonzero(np.asarray(state.done)):
+            reached = float(state.reward[lane]) == 1
+            assert bool(state.info["truncation"][lane]) != reached
+            ends += not reached
+    assert ends
+
+
+def test_an_action_of_another_size_is_refused():
+    env = adapters.BraxEnv(SMALL)
+    state = env.reset(jax.random.key(0))
+    for action in (jnp.zeros(3), jnp.zeros(1)):
+        with pytest.raises(ValueError, match=r"action has the shape .*; accepted: \(2,\)"):
+            env.step(state, action)
+
+
 @struct.dataclass
 class LightState:
     key: jax.Array
@@ -291,6 +311,21 @@ def test_a_brax_env_as_world_keeps_the_contract():
     assert report.expert_success == 1
 
 
+def test_what_braxs_own_clock_ends_is_truncated():
+    def ends(env, control, **options):
+        world = adapters.from_brax(env, {"wait": control}, "Wait.", **{"max_steps": 50} | options)
+        state, step = world.reset(jax.random.key(1)), None
+        while step is None or not (step.terminated | step.truncated):
+            state, step = jax.jit(world.step)(state, jnp.int32(0))
+        return int(state.steps), bool(step.terminated), bool(step.truncated)
+
+    assert ends(training.EpisodeWrapper(Cart(), 4, 1), (0.0,)) == (4, False, True)
+    assert ends(Cart(), (0.0,), max_steps=5) == (5, False, True)
+    assert ends(Cart(), (1.0,))[1:] == (True, False)
+    nonsense = (float(jnp.finfo(jnp.float32).max),)  # no action: a world of ours that only its time ends
+    assert ends(adapters.BraxEnv(SMALL, encoding="index"), nonsense) == (SMALL.max_steps, False, True)
+
+
 def test_controls_are_held_and_what_is_over_stays():
     world = cart(repeat=3)
     state = world.reset(jax.random.key(1))
@@ -355,6 +390,22 @@ def test_gymnasium_env_follows_its_world():
             ended = True
             break
     assert ended
+
+
+@pytest.mark.parametrize("action", [np.array([1]), 1.7, None, "+", True, np.zeros((2, 1), int)])
+def test_gymnasium_refuses_what_is_no_action_and_goes_on(action):
+    pytest.importorskip("gymnasium")
+    env = adapters.gymnasium_env(SMALL)
+    with pytest.raises(RuntimeError, match="render before reset"):
+        env.render()
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"(?s)action is .*; accepted: whole numbers of Discrete\(2\)"):
+        env.step(action)
+    position = int(env._state.position)
+    env.step(np.int64(2**32 + 1))  # not 1 in 32 bits, but an invalid answer
+    assert int(env._state.position) == position and int(env._state.steps) == 1
+    env.step(np.array(1))
+    assert int(env._state.steps) == 2
 
 
 def test_gymnasium_records_have_a_number_for_an_empty_place():
