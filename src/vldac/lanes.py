@@ -30,7 +30,7 @@ class Observation:
       frames: uint8[history, H, W, 3], oldest first; frames before the episode's first are zeros.
       frames_seen: int32[], how many of the last frames are real.
         Worked example, history 4 after two frames: frames = [0, 0, a, b], frames_seen = 2.
-      text: int32[n], the world's `describe`: phrase ids, -1 = nothing.
+      text: int32[n], the world's `describe`: phrase ids, -1 = nothing; n is 1 where that never says anything.
     """
 
     frames: UInt8[Array, "*lanes history h w 3"]
@@ -83,7 +83,10 @@ def observe(world: World, state: Any, previous: Observation | None, history: int
     else:
         older, seen = previous.frames[1:], jnp.minimum(previous.frames_seen + 1, history)
     frames = jnp.concatenate([older, frame])
-    return Observation(frames=frames, frames_seen=seen, text=world.describe(state))
+    text = world.describe(state)
+    if not text.size:  # a leaf without numbers can not be reshaped as the others are
+        text = jnp.full(1, -1, jnp.int32)
+    return Observation(frames=frames, frames_seen=seen, text=text)
 
 
 def observe_lanes(

@@ -102,6 +102,29 @@ def test_reinforcement_learning_finds_out_what_to_do(taught, judge, signal, poli
     assert all(np.isfinite(float(value)) for name, value in metrics.items() if name.startswith("train/"))
 
 
+def test_a_world_without_any_text_is_learnt_from_as_any_other(signal, tokenizer, tiny):
+    """By tracing: what it says of itself is an array of nothing, which `envs_jax.check` takes for good."""
+
+    class Mute(type(signal)):
+        def describe(self, state):
+            return jnp.zeros(0, jnp.int32)
+
+        explain = describe
+
+    world = Mute(phrases=())
+    policy = Policy.build(world, tokenizer, tiny, PolicyConfig(max_tokens=TOKENS, text_observation=True), HEAD)
+    writer = AnswerWriter.build(world.phrases, world.actions, tokenizer, policy.vocabulary, TOKENS)
+    teaching = Imitation(world, policy, writer, ImitationConfig(steps=1, worlds=4))
+    setup = Setup(world, policy, 1, RolloutConfig(worlds=4, steps=2), optimizer=OptimizerConfig(minibatch=8))
+
+    def both(params):
+        taught, _ = imitation.run(teaching, 1, imitation.init(teaching, params, jax.random.key(1)))
+        return train.iteration(setup, train.init(setup, taught.params, jax.random.key(2)))
+
+    state, _ = jax.eval_shape(both, init_params(tiny, jax.random.key(0), HEAD))
+    assert state.lanes.observation.text.shape == (4, 1)
+
+
 def test_settings_that_can_not_be_are_named():
     for name, value in (("steps", -1), ("worlds", 0), ("learning_rate", 0.0), ("expert_fraction", 1.5)):
         with pytest.raises(ValueError, match=f"{name} is {value}"):
