@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +48,10 @@ class ImitationConfig:
         for name, least in (("steps", 0), ("worlds", 1), ("window", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: {least} or more")
-        for name in ("learning_rate", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; accepted: above 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate is {self.learning_rate}; accepted: above 0, finite")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm is {self.max_grad_norm}; accepted: above 0")
         if not 0 <= self.expert_fraction <= 1:
             raise ValueError(f"expert_fraction is {self.expert_fraction}; accepted: 0 to 1")
 

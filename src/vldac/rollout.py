@@ -56,9 +56,10 @@ class RolloutConfig:
         for field in ("worlds", "steps"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)}; accepted: 1 or more")
-        if self.reset_pool < 0 or self.invalid_penalty < 0:
+        if self.reset_pool < 0 or not 0 <= self.invalid_penalty < math.inf:
             raise ValueError(
-                f"reset_pool is {self.reset_pool} and invalid_penalty {self.invalid_penalty}; accepted: 0 or more"
+                f"reset_pool is {self.reset_pool} and invalid_penalty {self.invalid_penalty}; accepted: finite, 0 "
+                "or more"
             )
         if not 0 <= self.lanes <= self.worlds:
             raise ValueError(f"lanes is {self.lanes}; accepted: 0 to worlds, which is {self.worlds}")

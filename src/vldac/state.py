@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +54,10 @@ class OptimizerConfig:
     """So many skipped updates in a row end the run, its state saved."""
 
     def __post_init__(self):
-        for name in ("learning_rate", "critic_learning_rate", "max_grad_norm", "adam_epsilon", "max_loss"):
+        for name in ("learning_rate", "critic_learning_rate", "adam_epsilon"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted: above 0, finite")
+        for name in ("max_grad_norm", "max_loss"):  # infinite = there is no such limit
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: above 0")
         if not 0 <= self.final_learning_rate <= self.learning_rate:

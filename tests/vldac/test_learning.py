@@ -126,6 +126,6 @@ def test_a_world_without_any_text_is_learnt_from_as_any_other(signal, tokenizer,
 
 
 def test_settings_that_can_not_be_are_named():
-    for name, value in (("steps", -1), ("worlds", 0), ("learning_rate", 0.0), ("expert_fraction", 1.5)):
+    for name, value in (("steps", -1), ("worlds", 0), ("learning_rate", np.inf), ("expert_fraction", 1.5)):
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             ImitationConfig(**{name: value})

@@ -135,3 +135,5 @@ def test_settings_that_can_not_be_are_named():
         RolloutConfig(worlds=0)
     with pytest.raises(ValueError, match="reset_pool is -1"):
         RolloutConfig(reset_pool=-1)
+    with pytest.raises(ValueError, match="invalid_penalty nan; accepted: finite, 0 or more"):
+        RolloutConfig(invalid_penalty=float("nan"))

@@ -215,6 +215,11 @@ def test_settings_that_can_not_be_are_named(make):
         make(microbatch=3)
     with pytest.raises(ValueError, match="iterations is 0"):
         make(iterations=0)
-    for name, value in (("learning_rate", 0.0), ("epochs", 0), ("final_learning_rate", 1.0)):
+    for name, value in (
+        ("learning_rate", 0.0),
+        ("learning_rate", np.inf),
+        ("epochs", 0),
+        ("final_learning_rate", 1.0),
+    ):
         with pytest.raises(ValueError, match=f"{name} is {value}"):
             make(**{name: value})
