@@ -17,8 +17,11 @@ from pathlib import Path
 
 import pytest
 
+import envs_jax
 import experiments.run
+from envs_jax.cards import NumberLine
 from experiments import processes
+from experiments.build import build
 from experiments.config import ConfigError, to_json
 from experiments.run import claim, parse
 from tests.runs import ROOT, SMALL, TRAINING_ALONE, damage, run, start
@@ -41,6 +44,13 @@ def refuse(capsys, *arguments: object) -> str:
     output = "".join(capsys.readouterr())
     assert code == 2 and "Traceback" not in output, output
     return output
+
+
+def test_a_world_of_ones_own_is_trained_in_by_its_name(monkeypatch):
+    monkeypatch.setattr(envs_jax.world, "_BUILDERS", dict(envs_jax.world._BUILDERS))
+    envs_jax.register("own/line", lambda name: NumberLine(name=name, image_shape=(64, 80, 3)))
+    parts = build(parse(["--world", "own/line", "--evaluation.unseen"]).config)
+    assert parts.setup.world.name == "own/line" and list(parts.policies) == ["own/line"]
 
 
 def test_a_run_leaves_what_it_promises(whole):
