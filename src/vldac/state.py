@@ -125,9 +125,10 @@ class Setup:
         config = self.optimizer
 
         def adam(learning_rate):
+            moments = waiting(optax.scale_by_adam(eps=config.adam_epsilon))
             return optax.chain(
                 optax.clip_by_global_norm(config.max_grad_norm),
-                optax.adam(learning_rate, eps=config.adam_epsilon),
+                optax.chain(moments, optax.scale_by_learning_rate(learning_rate)),
             )
 
         learner = "model" if self.policy.adapted is None else "adapter"
@@ -135,6 +136,23 @@ class Setup:
             {learner: adam(self.schedule), "value": adam(config.critic_learning_rate)},
             {learner: learner, "value": "value"},
         )
+
+
+def waiting(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner`, for which updates without any gradient have not taken place.
+
+    While the critic warms up, the model's gradient is 0. Adam would count those updates and take its moments for
+    well known: after 30 of them the model's first steps are up to 1.4 times as long as the learning rate says,
+    after 500 up to four times.
+    """
+
+    def update(updates, state, params=None):
+        new, after = inner.update(updates, state, params)
+        some = optax.global_norm(updates) > 0
+        after = jax.tree.map(lambda new, old: jnp.where(some, new, old), after, state)
+        return jax.tree.map(lambda x: jnp.where(some, x, 0), new), after
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 @struct.dataclass

@@ -189,6 +189,20 @@ def test_the_learning_rate_falls_along_the_cosine(make):
     np.testing.assert_allclose(jax.vmap(setup.schedule)(jnp.arange(updates + 1)), want, rtol=1e-5)
 
 
+def test_the_models_first_steps_are_no_longer_for_the_critics_warm_up(make):
+    setup = make(iterations=400)
+    params = {"model": jnp.zeros(3), "value": jnp.zeros(3)}
+    transformation, grads = setup.transformation(), {"model": jnp.full(3, 0.1), "value": jnp.full(3, 0.1)}
+    state, update = transformation.init(params), jax.jit(transformation.update)
+    for _ in range(200):
+        change, state = update(grads | {"model": jnp.zeros(3)}, state, params)
+        assert not change["model"].any()
+    for number in range(200, 220):
+        change, state = update(grads, state, params)
+        want = jnp.full(3, -setup.schedule(jnp.int32(number)))
+        np.testing.assert_allclose(change["model"], want, rtol=1e-3)
+
+
 def test_long_gradients_are_clipped_model_and_critic_apart(make):
     setup = make(max_grad_norm=0.5)
     grads = {"model": jnp.full(4, 100.0), "value": jnp.full(4, 1e-3)}
