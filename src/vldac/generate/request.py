@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +16,7 @@ class Video:
     """Frames of one video, in order.
 
     Attributes:
-      frames: uint8[n, H, W, 3], RGB, n at least 1.
+      frames: uint8[n, H, W, 3], RGB, n at least 1; what NumPy takes for such an array becomes one.
       fps: frames a second after sampling, for families that are told the time; 0 = unknown.
     """
 
@@ -24,7 +24,7 @@ class Video:
     fps: float = 0.0
 
     def __post_init__(self):
-        check_pixels("frames", self.frames, dimensions=4)
+        object.__setattr__(self, "frames", as_pixels("frames", self.frames, dimensions=4))
 
 
 Part = str | np.ndarray | Video  # text, one image uint8[H, W, 3], a video
@@ -36,21 +36,20 @@ class Message:
 
     Attributes:
       role: one of `ROLES`.
-      parts: its content in order.
+      parts: its content in order. What is neither text nor a video is an image, of NumPy, JAX or Pillow.
 
     Raises:
       ValueError: another role, or an image that is not uint8[H, W, 3].
     """
 
     role: Literal["system", "user", "assistant"]
-    parts: tuple[Part, ...]
+    parts: tuple[Any, ...]  # of `Part`, as soon as they are checked
 
     def __post_init__(self):
         if self.role not in ROLES:
             raise ValueError(f"role is {self.role!r}; accepted: {', '.join(ROLES)}")
-        for part in self.parts:
-            if isinstance(part, np.ndarray):
-                check_pixels("image", part, dimensions=3)
+        parts = (part if isinstance(part, str | Video) else as_pixels("image", part, 3) for part in self.parts)
+        object.__setattr__(self, "parts", tuple(parts))
 
     @property
     def text(self) -> str:
@@ -88,6 +87,8 @@ class Request:
             raise ValueError(f"temperature is {self.temperature}; accepted: 0 or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; accepted: above 0, at most 1")
+        if isinstance(self.stop, str):
+            raise ValueError(f"stop is {self.stop!r}; accepted: a tuple of texts")
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,10 @@ def images_of(messages: Sequence[Message]) -> list[np.ndarray]:
     return pictures
 
 
-def check_pixels(field: str, pixels: np.ndarray, dimensions: int) -> None:
-    """Raises a ValueError unless `pixels` are RGB bytes: uint8[..., H, W, 3], nothing empty."""
+def as_pixels(field: str, pixels: Any, dimensions: int) -> np.ndarray:
+    """Pixels on the host; raises a ValueError unless they are RGB bytes: uint8[..., H, W, 3], nothing empty."""
+    pixels = np.asarray(pixels)
     if pixels.ndim != dimensions or pixels.dtype != np.uint8 or pixels.shape[-1] != 3 or 0 in pixels.shape:
         accepted = "uint8[H, W, 3]" if dimensions == 3 else "uint8[n, H, W, 3]"
         raise ValueError(f"{field} is {pixels.dtype}{list(pixels.shape)}; accepted: {accepted}")
+    return pixels

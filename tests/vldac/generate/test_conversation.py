@@ -6,15 +6,17 @@ import sys
 import unicodedata
 from dataclasses import asdict
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from tokenizers import normalizers
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 
-from vldac.generate import Message, Video, conversation
+from vldac.generate import Message, Request, Video, conversation
 from vldac.generate.bound import NFC_SHRINKS, most_bytes
 from vldac.generate.conversation import ConversationEncoder, TooLong
 from vldac.models.qwen3_vl import DeepstackVisionConfig, Qwen3VLConfig
@@ -125,6 +127,30 @@ def test_whatever_is_said_is_said(tokenizer, tiny, texts):
 
 
 ENCODERS: dict[str, ConversationEncoder] = {}
+
+
+@pytest.mark.parametrize("made", [jnp.asarray, Image.fromarray, np.ndarray.tolist])
+def test_a_picture_may_be_of_jax_or_pillow(made):
+    if made is np.ndarray.tolist:  # numbers of no type in particular
+        with pytest.raises(ValueError, match=r"image is int64\[12, 16, 3\]; accepted: uint8\[H, W, 3\]"):
+            user(made(picture(1, 12, 16)))
+        return
+    (part,) = user(made(picture(1, 12, 16))).parts
+    assert isinstance(part, np.ndarray)
+    np.testing.assert_array_equal(part, picture(1, 12, 16))
+
+
+@pytest.mark.parametrize("part", [3, None, {"type": "text", "text": "a"}, b"png", np.zeros((4, 4, 3))])
+def test_what_is_neither_text_nor_picture_is_refused_where_it_is_given(part):
+    with pytest.raises(ValueError, match=r"image is .*; accepted: uint8\[H, W, 3\]"):
+        user("what is", part)
+
+
+def test_a_text_to_stop_at_stands_in_a_tuple():
+    request = Request((user("a"),))
+    object.__setattr__(request, "stop", "END")  # the annotation, checked while the tests run, would say less
+    with pytest.raises(ValueError, match="stop is 'END'; accepted: a tuple of texts"):
+        request.__post_init__()
 
 
 def test_a_text_that_can_not_fit_is_refused_before_it_is_tokenised(model, monkeypatch):
