@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -181,6 +182,7 @@ class ImageConfig:
             raise ValueError(
                 f"min_pixels, max_pixels are {self.min_pixels}, {self.max_pixels}; accepted: 0 < min <= max"
             )
+        check_colours(self.mean, self.std)
 
     @classmethod
     def from_hf(cls, preprocessor: Mapping[str, Any], vision: VisionConfig) -> ImageConfig:
@@ -241,6 +243,14 @@ def positive(config: Any, *names: str) -> None:
 def accept(name: str, value: Any, accepted: Any) -> None:
     if value != accepted:
         raise ValueError(f"{name} is {value!r}; accepted: {accepted!r}")
+
+
+def check_colours(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Raises ValueError unless images can be normalised with these."""
+    for name, values, least in (("image_mean", mean, -math.inf), ("image_std", std, 0.0)):
+        if not all(isinstance(value, int | float) and least < value < math.inf for value in values):
+            accepted = "numbers above 0" if least == 0 else "numbers"
+            raise ValueError(f"preprocessor {name} is {list(values)}; accepted: three {accepted}")
 
 
 def hf_config(config: Any, model_type: str) -> Any:

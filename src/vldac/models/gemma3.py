@@ -23,7 +23,16 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, UInt8
 
-from vldac.models.config import LocalAttention, TextConfig, accept, colours, hf_config, positive, text_fields
+from vldac.models.config import (
+    LocalAttention,
+    TextConfig,
+    accept,
+    check_colours,
+    colours,
+    hf_config,
+    positive,
+    text_fields,
+)
 from vldac.models.image import preprocess_square
 from vldac.models.inputs import ImageSpan, TowerWork, Visual
 from vldac.models.layers import Remat, RMSNorm
@@ -41,6 +50,9 @@ class SquareImageConfig:
 
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self):
+        check_colours(self.mean, self.std)
 
     @classmethod
     def from_hf(cls, preprocessor: Mapping[str, Any], image_size: int, tokens: int) -> SquareImageConfig:

@@ -94,6 +94,9 @@ def read_config(folder: Path) -> VLMConfig:
         return config_from_hf(config, preprocessor)
     except ValueError as error:
         raise ValueError(f"checkpoint {str(folder)!r}: {error}") from error
+    except Exception as error:  # of transformers' own kinds, or what comes of a value of another type
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"checkpoint {str(folder)!r}: its configuration can not be read ({reason})") from error
 
 
 def load_params(

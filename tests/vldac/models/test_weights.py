@@ -153,7 +153,12 @@ def test_a_file_that_is_none_is_told(tied, tmp_path, content):
         ("config.json", "\udcff", "is not JSON"),
         ("config.json", "[]", "holds a list; accepted: an object"),
         ("config.json", '{"model_type": "llama"}', "model_type is 'llama'; accepted:"),
+        ("config.json", '{"model_type": ["qwen2_vl"]}', "its configuration can not be read (TypeError: "),
+        ("config.json", '{"model_type": "qwen2_vl", "text_config": 5}', "can not be read (StrictDataclass"),
         ("preprocessor_config.json", '{"patch_size": 5}', "preprocessor patch_size is 5; accepted: 4"),
+        ("preprocessor_config.json", '{"size": 7}', "its configuration can not be read (AttributeError: "),
+        ("preprocessor_config.json", '{"image_mean": [0.5, NaN, 0.5]}', "image_mean is [0.5, nan, 0.5]; accepted"),
+        ("preprocessor_config.json", '{"image_std": [0.5, 0.0, 0.5]}', "accepted: three numbers above 0"),
     ],
 )
 def test_configurations_that_can_not_be_read_are_told(checkpoint, file, content, message):
