@@ -26,6 +26,7 @@ from vldac.models.families import VLMConfig, create, model_class
 from vldac.models.vlm import VLM
 
 SHOWN = 8  # names of a kind in an error
+EMBEDDING = "model.language_model.embed_tokens.weight"
 FLOATS = ("float32", "bfloat16", "float16")  # what weights may be stored as
 
 Path = tuple[str, ...]
@@ -150,7 +151,8 @@ def match(
 
     Args:
       config: of the model.
-      tensors: what there is; nothing is read but shapes and types.
+      tensors: what there is; nothing is read but shapes and types, and an unembedding that is stored though the
+        config ties it to the embedding: it must be the embedding's copy.
       faults: told together with what is found here.
 
     Raises:
@@ -162,13 +164,12 @@ def match(
     for path, variable in nnx.to_flat_state(abstract_params(config)):
         shape = tuple(variable.shape[1:] if is_stacked(model, path) else variable.shape)
         wanted |= dict.fromkeys(tensor_names(model, path, variable), shape)
-    ignored = {"lm_head.weight"} if config.text.tie_word_embeddings else set()
-
     source: dict[str, str] = {}
-    twice, unknown, misshapen, mistyped = [], [], [], []
+    twice, unknown, misshapen, mistyped, copies = [], [], [], [], []
     for name, tensor in tensors.items():
         canonical = canonical_name(model, name)
-        if canonical in ignored:
+        if canonical == "lm_head.weight" and config.text.tie_word_embeddings:
+            copies.append(name)
             continue
         if canonical in source:
             twice.append(f"{source[canonical]} = {name}")
@@ -180,8 +181,12 @@ def match(
             if str(tensor.dtype) not in FLOATS:
                 mistyped.append(f"{name} {tensor.dtype}, accepted: {', '.join(FLOATS)}")
         source[canonical] = name
+    embedding = source.get(EMBEDDING)
     found = {
         **(faults or {}),
+        "not the embedding, though tie_word_embeddings is true": [
+            name for name in copies if embedding is not None and not _equal(tensors[name], tensors[embedding])
+        ],
         "missing": [name for name in wanted if name not in source],
         "unknown": unknown,
         "given twice": twice,
@@ -196,6 +201,15 @@ def match(
     if told:
         raise ValueError("tensors do not fit the config. " + ". ".join(told))
     return source
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two matrices hold the same numbers, whatever their types; read a few rows at a time."""
+    if tuple(a.shape) != tuple(b.shape):
+        return False
+    rows, step = a.shape[0], max(1, 2**24 // a.shape[1])
+    parts = ((slice(row, min(row + step, rows)), slice(None)) for row in range(0, rows, step))
+    return all(np.array_equal(*(np.asarray(x[part]).astype(np.float32) for x in (a, b))) for part in parts)
 
 
 def _stack(parts: list[Tensor], shape: tuple[int, ...], dtype: jnp.dtype, where: Sharding | None) -> Array:

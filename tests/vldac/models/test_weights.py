@@ -68,6 +68,22 @@ def test_one_file_with_a_tied_embedding_is_what_it_was_saved_from(tied, tmp_path
     assert_equal(weights.load_params(tmp_path, weights.read_config(tmp_path)), tied.params)
 
 
+def test_an_unembedding_of_its_own_is_not_taken_for_the_embedding(tied, tmp_path):
+    """transformers does not tie what the file holds apart, whatever the config says: it must not be dropped."""
+    tied.torch.config.save_pretrained(tmp_path)
+    tensors = hf.to_hf(type(tied.model), tied.params)
+    tensors["lm_head.weight"] = tensors[hf.EMBEDDING].copy()
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    assert_equal(weights.load_params(tmp_path, tied.config), tied.params)
+    tensors["lm_head.weight"][-1, -1] += 1
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    for load in weights.load_params, weights.check_weights:
+        with pytest.raises(
+            ValueError, match=r"1 not the embedding, though tie_word_embeddings is true: lm_head\."
+        ):
+            load(tmp_path, tied.config)
+
+
 def test_bfloat16_files_load_as_they_are_and_wider(tied, tmp_path):
     tensors = {name: x.astype(ml_dtypes.bfloat16) for name, x in hf.to_hf(type(tied.model), tied.params).items()}
     safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
