@@ -247,8 +247,9 @@ class Job:
                 if diverged:
                     checkpoints.wait()
                     raise Diverged(
-                        f"{int(state.skipped)} updates in a row had a loss or gradient that is not finite or too "
-                        f"large; what is saved is from before them: {self.run_dir / CHECKPOINT_FOLDER}"
+                        f"{int(state.skipped)} updates in a row had a gradient that is not finite or a loss above "
+                        f"optimizer.max_loss, which is {config.optimizer.max_loss:g} (large rewards want a higher "
+                        f"one); what is saved is from before them: {self.run_dir / CHECKPOINT_FOLDER}"
                     )
             if saved != done:
                 checkpoints.save(done, saved_part(state), {"seconds": self.clock.dump()})

@@ -49,7 +49,8 @@ class OptimizerConfig:
     adam_epsilon: float = 1e-7
     """Added to Adam's denominator."""
     max_loss: float = 1e4
-    """An update whose loss is larger, or not a number, is skipped: parameters and optimizer stay as they were."""
+    """An update whose loss is larger, or not a number, is skipped: parameters and optimizer stay as they were. The
+    critic's part grows with the square of the returns: where those are in the hundreds this is to be raised."""
     max_skipped: int = 8
     """So many skipped updates in a row end the run, its state saved."""
 

@@ -81,7 +81,7 @@ def conditions(metrics: Mapping[str, float], dtype: str) -> dict[str, str]:
         )
     if metrics["train/updates_skipped"] > 0:
         found["skipped"] = (
-            f"{metrics['train/updates_skipped']:.0f} updates were skipped: their loss or gradient was not finite, "
-            "or too large"
+            f"{metrics['train/updates_skipped']:.0f} updates were skipped: their gradient was not finite, or the "
+            "loss above --optimizer.max_loss, which rewards of hundreds a step alone can bring about"
         )
     return found

@@ -57,7 +57,7 @@ SOUND = {
         ({"rollout/answers_distinct": 1 / 64}, "identical", "all 64 answers are the same"),
         ({"rollout/parse_failure_rate": 0.95}, "unreadable", "95% of the answers name no action"),
         ({"train/logprob_mismatch": 2e-3}, "mismatch", "0.002 between acting and learning"),
-        ({"train/updates_skipped": 2.0}, "skipped", "2 updates were skipped"),
+        ({"train/updates_skipped": 2.0}, "skipped", "above --optimizer.max_loss"),
     ],
 )
 def test_what_goes_wrong_is_named(change, name, words):
