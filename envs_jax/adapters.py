@@ -203,7 +203,8 @@ class FromBrax:
 
         def one(carry, _):
             old, over, reward = carry
-            new = jax.tree.map(lambda a, b: a.astype(b.dtype), self.env.step(old, control), old)
+            # Some of brax's own give a reward of another type than their reset does, or a float of Python's.
+            new = jax.tree.map(lambda a, b: jnp.asarray(a).astype(b.dtype), self.env.step(old, control), old)
             new = jax.tree.map(lambda a, b: jnp.where(over, b, a), new, old)  # what is over stays as it ended
             return (new, over | (new.done > 0), reward + jnp.where(over, 0.0, new.reward)), None
 

@@ -342,6 +342,16 @@ def test_controls_are_held_and_what_is_over_stays():
     assert bool(step.terminated) and 1 < float(after.brax.pipeline_state.q[0]) < 1.5  # not 50 steps beyond
 
 
+def test_a_reward_that_is_no_array_is_taken_as_in_braxs_own_pendulum():
+    class Pendulum(Cart):
+        def step(self, state, action):
+            return super().step(state, action).replace(reward=1.0)
+
+    world = adapters.from_brax(Pendulum(), {"wait": (0.0,)}, "Wait.", repeat=3)
+    _, step = jax.jit(world.step)(world.reset(jax.random.key(0)), jnp.int32(0))
+    assert float(step.reward) == 3.0
+
+
 def test_bars_tell_the_sign_and_the_size():
     image = np.asarray(jax.jit(lambda x: adapters.bars(x, (40, 20, 3)))(jnp.array([0.5, -2.0]))).astype(int)
     blue, red = image[:, 5], image[:, 15]
