@@ -181,7 +181,7 @@ def from_json(text: str) -> RunConfig:
     """
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of what is nested too deep
         raise ConfigError(f"not JSON: {error}") from error
     return _build(RunConfig, data, "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -23,4 +24,9 @@ def run_as_program(main: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt as error:
         print("; ".join(["aborted", *map(str, error.args)]), file=sys.stderr)
         leave(1)
+    except BrokenPipeError:  # of `... | head`: nobody reads on
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # which Python writes to once more as it ends
+        code = 1
     sys.exit(code)

@@ -36,7 +36,8 @@ from experiments.bench.options import PIECES, Command, parse, parts_of
 from experiments.bench.table import Row, compare, console_of, show, write
 from experiments.build import Parts
 from experiments.config import ConfigError
-from experiments.job import versions
+from experiments.outcome import versions
+from experiments.program import run_as_program
 from vldac import memory, mesh
 from vldac.metrics import RunFileError
 
@@ -192,4 +193,4 @@ def _tell(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_as_program(main)

@@ -248,7 +248,10 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON nested too deep") from error
     if not isinstance(value, dict):
         raise ValueError(f"a JSON {type(value).__name__} where an object was expected")
     return value

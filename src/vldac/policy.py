@@ -70,8 +70,8 @@ class PolicyConfig:
                 raise ValueError(f"{field} is {getattr(self, field)}; accepted: 1 or more")
         if self.text_tokens < 0:
             raise ValueError(f"text_tokens is {self.text_tokens}; accepted: 0 or more")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}; accepted: above 0")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}; accepted: above 0, finite")
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,7 @@ def test_absent_fields_take_their_defaults():
     ("text", "message"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[1]", r"the configuration is \[1\]; accepted: an object"),
         ('{"sed": 1}', "unknown field sed; accepted: name, folder, world"),
         ('{"rollout": {"world": 3}}', "unknown field rollout.world; accepted: worlds"),

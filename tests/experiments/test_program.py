@@ -86,3 +86,23 @@ def test_memory_is_counted_in_the_systems_own_unit(monkeypatch, system, counted)
     monkeypatch.setattr(job.sys, "platform", system)
     monkeypatch.setattr(job.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=counted))
     assert job.peak_memory_mib() == 3.0
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    """`... --help | head -1`."""
+    program = """
+from experiments.program import run_as_program
+
+def main():
+    for _ in range(10_000):
+        print("so many lines that a pipe does not hold them")
+    return 0
+
+run_as_program(main)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1

@@ -357,7 +357,7 @@ def test_summary_comes_back_with_unknown_bounds_as_null(tmp_path):
 
 
 def test_a_broken_summary_is_one_message(tmp_path):
-    for content in (b"[]", b"{", b"\xff"):
+    for content in (b"[]", b"{", b"\xff", b"[" * 100_000):
         (tmp_path / "summary.json").write_bytes(content)
         with pytest.raises(RunFileError) as error:
             read_summary(tmp_path)

@@ -220,6 +220,7 @@ def test_settings_that_can_not_be_are_named(signal, tokenizer, tiny):
         ({"history": 0}, "history is 0"),
         ({"max_tokens": 0}, "max_tokens is 0"),
         ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temperature": float("inf")}, "temperature is inf"),
     ):
         with pytest.raises(ValueError, match=message):
             PolicyConfig(**wrong)

@@ -166,6 +166,7 @@ def test_a_file_that_is_none_is_told(tied, tmp_path, content):
         (INDEX, "{}", "no weight_map in it"),
         (INDEX, '{"weight_map": {"a": "../other/model.safetensors"}}', "accepted: a name without slashes"),
         (INDEX, "{", "is not JSON"),
+        (INDEX, "[" * 100_000, "is not JSON"),
         ("config.json", "\udcff", "is not JSON"),
         ("config.json", "[]", "holds a list; accepted: an object"),
         ("config.json", '{"model_type": "llama"}', "model_type is 'llama'; accepted:"),
