@@ -44,13 +44,13 @@ def episodes_of(policy: Policy, world: World, results: Results, recording: Recor
         answers = [
             decode_answer(policy.vocabulary, recording.tokens[number, t][recording.mask[number, t]]) for t in steps
         ]
-        actions = recording.action[number]
+        actions = [spoken(world, recording.action[number][t]) for t in steps]
         episodes.append(
             Episode(
                 frames=recording.frames[number, : len(steps)],
                 answers=answers,
-                thoughts=[thoughts_of(answer) for answer in answers],
-                actions=[spoken(world, actions[t]) for t in steps],
+                thoughts=[thoughts_of(*step) for step in zip(answers, actions, strict=True)],
+                actions=actions,
                 rewards=recording.reward[number, : len(steps)],
                 success=bool(results.success[number]),
                 world=world.name,
