@@ -40,7 +40,7 @@ KEY_VARIABLE = "VLDAC_API_KEY"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CONNECTIONS = 512  # open at once, whatever they do
 GREETING = Request((Message("user", ("Hello",)),), max_tokens=2)  # before any client: it compiles what they need
-GRACE_SECONDS = 5  # for answers that are being written when it is stopped
+GRACE_SECONDS = 5.0  # for answers that are being written when it is stopped
 
 
 @dataclass(frozen=True)
