@@ -179,12 +179,10 @@ def gather_fsdp(params: Any, pattern: str = "") -> Any:
 
     def spec(path, leaf):
         name = _name(path)
-        axes = param_spec(name, leaf.shape, sizes)
-        return (
-            PartitionSpec(*(None if axis == "fsdp" else axis for axis in axes))
-            if re.search(pattern, name)
-            else axes
-        )
+        cut = param_spec(name, leaf.shape, sizes)
+        if not re.search(pattern, name):
+            return cut
+        return PartitionSpec(*(None if axis == "fsdp" else axis for axis in cut))
 
     if sizes.get("fsdp", 1) == 1:
         return params
