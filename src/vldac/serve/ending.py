@@ -14,7 +14,8 @@ import uvicorn
 
 from vldac.generate.engine import Engine
 
-SEND_SECONDS = 1.0  # for what is told at the end; longer is given to nobody, as all wait for the slowest
+SEND_SECONDS = 2.0  # for what is told at the end; longer is given to nobody, as all wait for the slowest
+CLOSE_SECONDS = 10.0  # for the engine, which tells whoever waits between two steps: it may be compiling one
 
 
 class Server(uvicorn.Server):
@@ -43,8 +44,12 @@ class Server(uvicorn.Server):
         while self.server_state.tasks and left > 0 and not self.force_exit:
             await asyncio.sleep(0.1)
             left -= 0.1
-        # A thread that nobody waits for: the engine may be compiling, which can not be hurried.
-        threading.Thread(target=self._engine.close, name="closing", daemon=True).start()
+        closing = threading.Thread(target=self._engine.close, name="closing", daemon=True)
+        closing.start()
+        left = CLOSE_SECONDS
+        while closing.is_alive() and left > 0:
+            await asyncio.sleep(0.1)
+            left -= 0.1
         await self._sent()
         for connection in list(self.server_state.connections):  # neither reads nor sends
             connection.transport.abort()

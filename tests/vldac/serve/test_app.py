@@ -450,7 +450,7 @@ def test_who_waits_when_the_server_ends_is_told_so(tiny, tokenizer, caplog, at_o
             silent.sendall(raw(b"{", length=100))
             whole = [pool.submit(client.chat.completions.create, **endless) for _ in range(3)]
             streamed = pool.submit(lambda: list(client.chat.completions.create(**endless, stream=True)))
-            until(lambda: engine.active + engine.waiting == 4)
+            until(lambda: engine.active == engine.waiting == 2, 60.0)
             began = time.monotonic()
             server.should_exit, server.force_exit = True, at_once
             for request in whole:
@@ -460,5 +460,5 @@ def test_who_waits_when_the_server_ends_is_told_so(tiny, tokenizer, caplog, at_o
             assert isinstance(streamed.exception(), openai.APIError)
             assert "shutting down" in str(streamed.exception())
             thread.join()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     assert not caplog.records
