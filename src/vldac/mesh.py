@@ -56,8 +56,7 @@ class MeshConfig:
     tensor: int = 1
     """Ways that every layer is shared out; best within one host."""
     gather: bool = True
-    """Gather the decoder's layers over fsdp before answers are written, once an iteration. Without it every token
-    goes round all devices several times a layer, which is for layers that do not fit on one."""
+    """Gather the decoder's layers over fsdp to write answers, once an iteration; no, where they do not fit."""
 
     def __post_init__(self):
         for name, least in (("data", 0), ("fsdp", 1), ("tensor", 1)):
