@@ -218,6 +218,48 @@ def by_kernels(shape, batch, own, gather):
     return {"apart": apart, "lanes of a call": len(taken[0][1]) if taken else None}
 
 
+def over_prefix(lanes):
+    """Attention over a shared prefix by kernels on all devices: how far its results and derivatives, of which the
+    prefix's are sums over all lanes, are from one device's without; how many lanes a call of the kernels has."""
+    from unittest import mock
+
+    import jax
+    import jax.numpy as jnp
+
+    from vldac import mesh
+    from vldac.models import attention, prefix_attention
+
+    keys = jax.random.split(jax.random.key(0), 5)
+    query = jax.random.normal(keys[0], (lanes, 5, 4, 64))
+    key, value = (jax.random.normal(k, (lanes, 2, 5, 64)) for k in keys[1:3])
+    prefix = tuple(jax.random.normal(k, (1, 2, 3, 64)) for k in keys[3:])
+    mask = attention.causal_mask(jnp.ones((lanes, 5), bool))
+    ordinary, taken = prefix_attention.prefix_attend, []
+
+    def interpreted(query, *rest):
+        taken.append(len(query))
+        return ordinary(query, *rest, interpret=True)
+
+    def run(*arguments):
+        def total(query, key, value, prefix):
+            out = attention.attend(query, key, value, mask, prefix)
+            return (out * jnp.cos(jnp.arange(out.size).reshape(out.shape))).sum(), out
+
+        return jax.grad(total, argnums=(0, 1, 2, 3), has_aux=True)(*arguments)
+
+    want = jax.jit(run)(query, key, value, prefix)
+    with (
+        mesh.use(mesh.MeshConfig(data=4, fsdp=2).build()),
+        mock.patch.object(attention, "has_kernel", lambda *_: True),
+        mock.patch.object(prefix_attention, "fits", lambda _: True),
+        mock.patch.object(prefix_attention, "prefix_attend", interpreted),
+    ):
+        got = jax.jit(lambda *arguments: run(*arguments))(query, key, value, prefix)
+    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
+    apart = max(float(abs(jax.device_get(a) - jax.device_get(b)).max()) for a, b in pairs)
+    return {"apart": apart, "lanes of a call": sorted(set(taken))}
+
+
 def shapes(folder):
     import jax
 
@@ -246,6 +288,7 @@ def shapes(folder):
 
     model_layers.UNROLLED = 0  # a loop over layers has its sums once: what is counted are decoding's
     told["kernels"] = {name: by_kernels(*case) for name, case in KERNELS.items()}
+    told["over a prefix"] = [over_prefix(lanes) for lanes in (8, 3)]
     told["collectives"] = [collectives((2, 1, 4), layers, True) for layers in (2, 3)]
     told["collectives along fsdp"] = [collectives((2, 4, 1), 2, gather) for gather in (True, False)]
     (folder / "shapes.json").write_text(json.dumps(told))

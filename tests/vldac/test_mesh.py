@@ -117,6 +117,12 @@ def test_kernels_write_a_token_on_each_device_for_its_own_lanes(trained, case, l
     assert told["apart"] < 2e-5  # from what one device writes without them
 
 
+def test_kernels_over_a_prefix_take_each_devices_own_lanes_and_sum_its_derivatives(trained):
+    each, whole = trained["over a prefix"]
+    assert each["lanes of a call"] == [1] and whole["lanes of a call"] == [3]  # eight devices do not divide 3
+    assert each["apart"] < 2e-5 and whole["apart"] < 2e-5
+
+
 def test_no_step_leaves_the_device_of_its_world(trained):
     """Frames are bytes, and nothing else is. Between devices go sums, and what the metrics compare."""
     assert "f32" in trained["data"]["sent"] and not {"u8", "s8"} & set(trained["data"]["sent"])

@@ -1,8 +1,9 @@
 """Grouped-query attention over a lane's own slots and, if there is one, a prefix that all lanes share.
 
 * Plain einsums, which XLA turns into batched products: one piece of code on every backend.
-* Many queries a lane in half precision on a GPU (prefill and training there) go to cuDNN's fused kernel instead,
-  by way of `jax.nn.dot_product_attention`: scores are then never written to memory, nor are their derivatives.
+* Many queries a lane in half precision on a GPU (prefill and training there) go to a fused kernel instead, so that
+  scores are never written to memory, nor are their derivatives: ours where there is a prefix that all queries see
+  (`prefix_attention`), else cuDNN's by way of `jax.nn.dot_product_attention`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from vldac.models import decode_kernels
+from vldac.mesh import by_rows
+from vldac.models import decode_kernels, prefix_attention
 
 MASKED = -1e30  # finite, so that a row with nothing to attend to gives a finite mean and not NaN
 
@@ -40,11 +42,16 @@ def attend(
       scale: of the scores; None = D^-1/2.
 
     Returns:
-      [B, S, N, D] in the query's dtype. A query that sees nothing gets the mean of all values: finite, and
-      meaningless.
+      [B, S, N, D] in the query's dtype. A query that sees nothing gets a mean of values: finite, and meaningless.
     """
     slots, width = query.shape[1], query.shape[-1]
     if mask is not None and slots > 1 and has_kernel(query.dtype, width):
+        if prefix is not None and prefix_mask is None and prefix_attention.fits(width):
+
+            def on_device(prefix, rows):
+                return prefix_attention.prefix_attend(*rows, prefix, scale)
+
+            return by_rows(on_device, prefix, (query, key, value, mask))
         return _attend_by_kernel(query, key, value, mask, prefix, prefix_mask, scale)
     batch, slots, heads, width = query.shape
     kv_heads = key.shape[1]
