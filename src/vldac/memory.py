@@ -136,7 +136,7 @@ def estimate(
     if policy.config.remat == "none":
         saved = text.num_hidden_layers * per_layer
     elif policy.config.remat == "dots":
-        # Where an adapter's product is not the layer's own (`layers.times_adapted`), it is a result beside it.
+        # Where an adapter's product is not the layer's own (`products.times_adapted`), it is a result beside it.
         joined = not policy.dropout and cut == 1
         dots = _dots_bytes(text, width) + _adapted_bytes(params, width, joined)
         saved = text.num_hidden_layers * dots + per_layer

@@ -18,7 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from vldac.mesh import batch_ways, shard_batch
-from vldac.models.layers import times
+from vldac.models.products import times
 
 LOGITS_BYTES = 2**29  # of float32 logits that the training pass holds at a time, see `Policy`
 BANNED = -1e30  # logit of a token that can not be sampled; finite, so that no NaN arises from inf - inf

@@ -26,7 +26,7 @@ from vldac.models.config import TextConfig
 from vldac.models.fused import FusedLinear
 from vldac.models.inputs import Inputs
 from vldac.models.kv_cache import KVCache, write_slots
-from vldac.models.layers import Embedding, Linear, Remat, RMSNorm, gated, scan_stack, stack, unstack
+from vldac.models.layers import Embedding, Linear, Remat, RMSNorm, gated, project, scan_stack, stack, unstack
 from vldac.models.rope import mrope_angles, rotate
 
 # What layers add to is float32 whatever they compute in. Rounded to bfloat16 after each of 2 L additions, it makes
@@ -117,7 +117,12 @@ class Attention(nnx.Module):
           (output, (key, value)): the keys and values attended to, prefix apart.
         """
         batch = len(x)
-        products = self.fused(x) if self.fused else [self.q_proj(x[:, first:]), self.k_proj(x), self.v_proj(x)]
+        if self.fused is not None:
+            products = self.fused(x)
+        elif first:
+            products = [self.q_proj(x[:, first:]), *project([self.k_proj, self.v_proj], x)]
+        else:
+            products = project([self.q_proj, self.k_proj, self.v_proj], x)
         query, key, value = (y.reshape(*y.shape[:2], -1, self.head_dim) for y in products)
         if self.q_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
@@ -153,7 +158,7 @@ class MLP(nnx.Module):
         del self.gate_proj, self.up_proj, self.down_proj
 
     def __call__(self, x: Float[Array, "b s e"]) -> Float[Array, "b s e"]:
-        gate, up = self.fused(x) if self.fused else [self.gate_proj(x), self.up_proj(x)]
+        gate, up = self.fused(x) if self.fused else project([self.gate_proj, self.up_proj], x)
         hidden = gated(jax.nn.silu if self.activation == "silu" else jax.nn.gelu, gate, up)  # gelu: by tanh
         return self.down_proj(hidden) if self.fused is None else self.down(hidden)[0]
 

@@ -21,7 +21,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from vldac.models.layers import Linear, times
+from vldac.models.layers import Linear
+from vldac.models.products import times
 
 _LEAST_RANK = 16  # that an adapter is filled up to
 

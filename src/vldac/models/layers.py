@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from vldac.mesh import batch_ways, cuts_weights, shard_batch
+from vldac.models.products import times, times_adapted
 
 Remat = Literal["none", "dots", "full"]
 # Stacks of so few layers are unrolled: no intermediate is copied into a stacked buffer and out of it again, and
@@ -58,20 +59,25 @@ class Linear(nnx.Module):
         self.lora_dropout = 0.0
 
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        x = x.astype(self.dtype)
-        weight = self.weight[...].astype(self.dtype)
+        return project([self], x)[0]
+
+    def joins(self, rows: int) -> bool:
+        """Whether its adapter's products go into its own for an input of so many rows, see `times_adapted`."""
+        # Not for few rows a device, which save less than it takes, other inputs, weights in parts.
+        few = rows < min(self.weight.shape) * batch_ways()
+        return self.lora_A is not None and not (few or self.lora_key is not None or cuts_weights())
+
+    def factors(self) -> tuple[Float[Array, "o i"], Float[Array, "r i"], Float[Array, "o r"]]:
+        """(W, A, scaled B) as they are computed with."""
+        up = self.lora_B[...] * self.lora_scale
+        return tuple(x.astype(self.dtype) for x in (self.weight[...], self.lora_A[...], up))
+
+    def apart(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        """Without bias, and the adapter's products by themselves."""
         if self.lora_A is None:
-            y = times(x, weight)
-        else:
-            low = self.lora_A[...].astype(self.dtype)
-            up = (self.lora_B[...] * self.lora_scale).astype(self.dtype)
-            # Not joined: few rows a device, which save less than it takes; other inputs; weights in parts.
-            few = x.size // x.shape[-1] < min(weight.shape) * batch_ways()
-            if few or self.lora_key is not None or cuts_weights():
-                y = times(x, weight) + times(times(self._drop(x), low), up)
-            else:
-                y = times_adapted(x, weight, low, up)
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+            return times(x, self.weight[...].astype(self.dtype))
+        weight, low, up = self.factors()
+        return times(x, weight) + times(times(self._drop(x), low), up)
 
     def _drop(self, x: Float[Array, "*b i"]) -> Float[Array, "*b i"]:
         if self.lora_key is None:
@@ -80,75 +86,22 @@ class Linear(nnx.Module):
         return jnp.where(kept, x / (1.0 - self.lora_dropout), 0)
 
 
-def times(
-    x: Float[Array, "*b i"], weight: Float[Array, "o i"], dtype: DTypeLike | None = None
-) -> Float[Array, "*b o"]:
-    """x W^T, as a product of two matrices; the result in `dtype`, None = that of the factors.
-
-    With more axes it is the same number; but its derivative by the weight would sum over several axes, for which a
-    CPU first turns both factors around, which takes as long as the product.
-    """
-    y = jnp.einsum("ni,oi->no", x.reshape(-1, x.shape[-1]), weight, preferred_element_type=dtype)
-    return y.reshape(*x.shape[:-1], -1)
-
-
-def times_adapted(
-    x: Float[Array, "*b i"], weight: Float[Array, "o i"], low: Float[Array, "r i"], up: Float[Array, "o r"]
-) -> Float[Array, "*b o"]:
-    """x W^T + (x A^T) B^T, with A = `low` and B = `up`, as few passes over what is wide as there can be.
-
-    A product with B is narrow work and a wide result, which then has to be added: in a large model's update that
-    takes a tenth of the time. So whichever of input and output is wider is written, or read, by one product:
-
-        out > in:   y  = [x | x A^T] [W | B]^T           the sum is the product's own
-        in >= out:  dx = [dy | dy B] [W above A]         and x A^T comes with x W^T
-    """
-    return _times_adapted(x.reshape(-1, x.shape[-1]), weight, low, up).reshape(*x.shape[:-1], -1)
-
-
-@jax.custom_vjp
-def _times_adapted(x, weight, low, up):
-    return _adapted(x, weight, low, up)[0]
-
-
-def _adapted(x, weight, low, up):
-    """(y, x A^T)."""
-    outputs, inputs = weight.shape
-    if outputs > inputs:
-        narrow = times(x, low)
-        joined = jnp.concatenate([weight, up], axis=1)
-        return times(jnp.concatenate([x, narrow], axis=1), joined), narrow
-    both = times(x, jnp.concatenate([weight, low]))
-    y, narrow = both[:, :outputs], both[:, outputs:]
-    return y + times(narrow, up), narrow
-
-
-def _adapted_forward(x, weight, low, up):
-    learns_weight = weight.perturbed
-    x, weight, low, up = (argument.value for argument in (x, weight, low, up))
-    y, narrow = _adapted(x, weight, low, up)
-    return y, (x, weight, low, up, narrow, (x,) if learns_weight else ())
-
-
-def _adapted_backward(kept, gradient):
-    x, weight, low, up, narrow, for_weight = kept
-    outputs, inputs = weight.shape
-    if outputs > inputs:
-        both = gradient @ jnp.concatenate([weight, up], axis=1)
-        into_x, into_narrow = both[:, :inputs], both[:, inputs:]
-        into_x = into_x + into_narrow @ low
-    else:
-        into_narrow = gradient @ up
-        into_x = jnp.concatenate([gradient, into_narrow], axis=1) @ jnp.concatenate([weight, low])
-
-    def towards(y, x):
-        return jnp.einsum("no,ni->oi", y, x)
-
-    into_weight = towards(gradient, *for_weight) if for_weight else None  # frozen, as a rule
-    return into_x, into_weight, towards(into_narrow, x), towards(gradient, narrow)
-
-
-_times_adapted.defvjp(_adapted_forward, _adapted_backward, symbolic_zeros=True)
+def project(layers: Sequence[Linear], x: Float[Array, "*b i"]) -> list[Float[Array, "*b o"]]:
+    """What several layers make of one input, adapters of those that widen it together, and those of the others."""
+    x = x.astype(layers[0].dtype)
+    made: dict[int, Array] = {}
+    alike: dict[bool, list[int]] = {True: [], False: []}
+    for number, layer in enumerate(layers):
+        if layer.joins(x.size // x.shape[-1]):
+            outputs, inputs = layer.weight.shape
+            alike[outputs > inputs].append(number)
+        else:
+            made[number] = layer.apart(x)
+    for numbers in filter(None, alike.values()):
+        factors = zip(*(layers[number].factors() for number in numbers), strict=True)
+        made |= zip(numbers, times_adapted(x, *factors), strict=True)
+    biases = [None if layer.bias is None else layer.bias[...].astype(layer.dtype) for layer in layers]
+    return [made[i] if bias is None else made[i] + bias for i, bias in enumerate(biases)]
 
 
 class Embedding(nnx.Module):

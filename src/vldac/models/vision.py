@@ -22,7 +22,8 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from vldac.models.attention import attend
 from vldac.models.config import VisionConfig
-from vldac.models.layers import LayerNorm, Linear, RMSNorm, times
+from vldac.models.layers import LayerNorm, Linear, RMSNorm
+from vldac.models.products import times
 from vldac.models.rope import patch_coordinates, rotate, vision_angles
 
 EPSILON = 1e-6  # of the towers' norms: fixed in the architectures, no checkpoint's config names it

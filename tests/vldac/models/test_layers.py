@@ -11,7 +11,6 @@ from flax import nnx
 from transformers.activations import ACT2FN
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLRMSNorm
 
-from envs_jax.check.traces import equations
 from vldac.models.layers import (
     Embedding,
     LayerNorm,
@@ -19,10 +18,10 @@ from vldac.models.layers import (
     LoRAParam,
     RMSNorm,
     gated,
+    project,
     quick_gelu,
     scan_stack,
     stack,
-    times_adapted,
     unstack,
 )
 
@@ -143,36 +142,17 @@ def test_unknown_remat_is_refused():
         scan_stack(make_stack(), lambda layer, x, _: (layer(x), None), jnp.ones(4), remat="some")
 
 
-@pytest.mark.parametrize("outputs, inputs", [(24, 8), (8, 24), (8, 8)], ids=["widens", "narrows", "square"])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_an_adapted_product_and_its_derivatives_are_those_of_two_products(rng, outputs, inputs, dtype):
-    shapes = (2, 5, inputs), (outputs, inputs), (3, inputs), (outputs, 3)
-    arguments = tuple(jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
-    towards = jnp.asarray(rng.normal(size=(2, 5, outputs)), dtype)
-
-    def plainly(x, weight, low, up):
-        return x @ weight.T + (x @ low.T) @ up.T
-
-    def value_and_grads(function, arguments):
-        loss = lambda *arguments: (function(*arguments) * towards).astype(jnp.float32).sum()  # noqa: E731
-        return function(*arguments), jax.grad(loss, argnums=(0, 1, 2, 3))(*arguments)
-
-    ours = jax.jit(lambda arguments: value_and_grads(times_adapted, arguments))(arguments)
-    exact = value_and_grads(plainly, tuple(x.astype(jnp.float32) for x in arguments))
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True):
-        assert a.dtype == dtype and a.shape == b.shape
-        tolerance = 1e-5 if dtype == jnp.float32 else 0.02 * float(jnp.abs(b).max())
-        np.testing.assert_allclose(a.astype(jnp.float32), b, atol=tolerance, rtol=1e-5)
-
-
-@pytest.mark.parametrize("outputs, inputs", [(24, 8), (8, 24)])
-def test_nothing_wide_is_written_twice_for_an_adapter(outputs, inputs):
-    """Products of 24 columns: one forward where the output is as wide, one backward where the input is."""
-    x, weight, low, up = (jnp.ones(shape) for shape in ((5, inputs), (outputs, inputs), (3, inputs), (outputs, 3)))
-    gradients = jax.grad(lambda x, low, up: times_adapted(x, weight, low, up).sum(), argnums=(0, 1, 2))
-    found = equations(jax.jit(gradients).trace(x, low, up).jaxpr.jaxpr)
-    shapes = [e.outvars[0].aval.shape for e in found if e.primitive.name in ("dot_general", "add")]
-    assert shapes.count((5, 24)) == 1
+def test_layers_of_one_input_make_together_what_each_makes_alone(rng):
+    """With and without adapters and biases, wider and narrower than what they read."""
+    x, layers = jnp.asarray(rng.normal(size=(3, 10, 6)), jnp.float32), []
+    for number, size in enumerate((4, 9, 2, 12, 3)):
+        layer = Linear(6, size, bias=number % 2 == 0, std=0.5, rngs=nnx.Rngs(number))
+        if number != 2:
+            layer.lora_A = LoRAParam(jnp.asarray(rng.normal(size=(2, 6)), jnp.float32))
+            layer.lora_B = LoRAParam(jnp.asarray(rng.normal(size=(size, 2)), jnp.float32))
+        layers.append(layer)
+    for together, layer in zip(project(layers, x), layers, strict=True):
+        np.testing.assert_allclose(together, layer(x), atol=1e-5)
 
 
 def test_an_adapted_layer_with_a_bias_adds_everything(rng):
