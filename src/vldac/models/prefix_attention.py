@@ -38,7 +38,7 @@ Shared = Float[Array, "1 k p d"]
 
 def fits(head_dim: int) -> bool:
     """Whether this GPU has the shared memory that blocks of such heads need: 160 KiB for 128, as an A100 has."""
-    return head_dim in (64, 128) and jax.devices()[0].shared_memory_per_block_optin >= 1280 * head_dim
+    return head_dim in (64, 128) and jax.local_devices()[0].shared_memory_per_block_optin >= 1280 * head_dim
 
 
 def prefix_attend(
