@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import envs_jax
+from envs_jax.check.traces import check_attributes
 from vldac.algorithms.vl_dac import VLDACConfig
 from vldac.imitation import ImitationConfig
 from vldac.mesh import MeshConfig
@@ -144,11 +145,19 @@ class RunConfig:
 
 
 def known_world(field_name: str, world: str) -> envs_jax.World:
-    """The world of this name; raises ConfigError, with the nearest names, if there is none."""
+    """The world of this name, its methods not looked into.
+
+    Raises:
+      ConfigError: there is none, with the nearest names; or it lacks something, or says what can not be.
+    """
     try:
-        return envs_jax.make(world)
+        known = envs_jax.make(world)
+        check_attributes(known)
     except ValueError as error:
         raise ConfigError(f"{field_name}: {error}") from error
+    except envs_jax.WorldError as error:
+        raise ConfigError(f"{field_name} is {world!r}, which breaks the contract: {error}") from error
+    return known
 
 
 def shares_episodes(a: envs_jax.World, b: envs_jax.World) -> bool:

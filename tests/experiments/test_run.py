@@ -53,6 +53,17 @@ def test_a_world_of_ones_own_is_trained_in_by_its_name(monkeypatch):
     assert parts.setup.world.name == "own/line" and list(parts.policies) == ["own/line"]
 
 
+def test_a_world_of_ones_own_that_breaks_the_contract_is_refused_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr(envs_jax.world, "_BUILDERS", dict(envs_jax.world._BUILDERS))
+    for field, value in (("max_steps", None), ("instruction", "")):
+        kind = type("Own", (NumberLine,), {field: value})
+        envs_jax.register(f"own/{field}", lambda name, kind=kind: kind(name=name))
+    told = "world is 'own/max_steps', which breaks the contract: max_steps is None; accepted: a positive int"
+    assert told in refuse(capsys, "--world", "own/max_steps")
+    told = "unseen is 'own/instruction', which breaks the contract: instruction is ''; accepted: a non-empty text"
+    assert told in refuse(capsys, "--evaluation.unseen", "own/instruction")
+
+
 def test_a_run_leaves_what_it_promises(whole):
     folder, output = whole
     assert "report.html" in output and "success" in output and "Traceback" not in output

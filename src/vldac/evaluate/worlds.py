@@ -3,6 +3,8 @@
 * A fixed set of episodes is played by fewer lanes: a lane whose episode is over takes the next one that nobody
   has begun, until all are done. Every episode is played to its end and counts once, so quick ones are not
   favoured, as they are in a window of fixed length; and no lane waits for the slowest.
+* A world that breaks its contract and does not end an episode within its `max_steps` is cut there: all of this is
+  one loop on the device, which nothing else would end.
 * One program a world: the first episodes are recorded (frames, words, actions) while they are played.
 """
 
@@ -17,6 +19,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from envs_jax import World
+from envs_jax.options import check_max_steps
 from envs_jax.world import action_shape
 from vldac.lanes import Observation, action_ids, observe, observe_lanes, random_actions, select
 from vldac.mesh import shard_batch
@@ -113,7 +116,9 @@ def play(
     answer_tokens: int = 0,
     remember: Remember = lambda observation, memory: None,
 ) -> tuple[Results, Recording]:
-    """Plays `episodes` fresh episodes to their ends.
+    """Plays `episodes` fresh episodes to their ends, or for `world.max_steps` steps where they have none.
+
+    What has not been solved when it is cut counts as not solved.
 
     Args:
       world: where.
@@ -128,7 +133,11 @@ def play(
 
     Returns:
       (results, recording).
+
+    Raises:
+      ValueError: the world's `max_steps` is no positive int.
     """
+    check_max_steps(world.max_steps)
     lanes, record = min(lanes, episodes), min(record, episodes)
     reset_key, key = jax.random.split(key)
     fresh = jax.vmap(world.reset)(jax.random.split(reset_key, episodes))  # [E, ...]
@@ -186,7 +195,7 @@ def play(
         )
 
         # Worked example, E = 9, 7 begun: over = [1 0 1 1] -> these lanes go on with episodes 7, 8 and 9 = idle.
-        over = (step.terminated | step.truncated) & ~idle
+        over = (step.terminated | step.truncated | (loop.step + 1 >= steps)) & ~idle
         following = loop.begun + jnp.cumsum(over, dtype=jnp.int32) - 1
         number = jnp.where(over, following, loop.number)
         begin = jnp.minimum(number, episodes - 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,3 +73,24 @@ def test_experts_and_chance(signal):
     assert expert.success.all() and (expert.length == 1).all()
     assert abs(chance.success.mean() - 7 / 8) < 0.07 and abs(chance.length.mean() - 1.75) < 0.15
     assert not expert.invalid.any() and not expert.tokens.any()
+
+
+def test_an_episode_without_end_is_cut_at_the_worlds_horizon(signal):
+    """The world says 3 steps and means 40; without the cut one that never ends would be played for ever."""
+
+    class Longer(type(signal)):
+        def step(self, state, action):
+            return dataclasses.replace(signal, max_steps=40).step(state, action)
+
+    def wrong(states, observation, memory, key, idle):
+        nothing = jnp.zeros((len(idle), 0), jnp.int32)
+        return Decision(action=1 - states.green.astype(jnp.int32), tokens=nothing, mask=nothing.astype(bool))
+
+    results, recording = jax.jit(lambda key: play(Longer(), wrong, key, 5, 2, record=1))(jax.random.key(0))
+    assert (results.length == 3).all() and not results.success.any()
+    assert recording.action.shape == (1, 3) and recording.frames.any((2, 3, 4)).all()
+
+
+def test_a_world_says_its_horizon(signal):
+    with pytest.raises(ValueError, match="max_steps is None; accepted: a positive int"):
+        play(dataclasses.replace(signal, max_steps=None), told, jax.random.key(0), 2, 2)
