@@ -7,8 +7,10 @@
     client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
     client.chat.completions.create(model="...", messages=[...])
 
-It listens on this machine alone unless `--host` says otherwise; with another host, give it an `--api-key` (or
-VLDAC_API_KEY in the environment, which no list of processes shows). Images come as data: URLs; nothing is fetched.
+It listens on this machine alone unless `--host` says otherwise. There it answers to this machine's names only, so
+that no web page reaches it by one of its own; `--allowed-hosts` adds those by which a container or a proxy calls.
+With another host, give it an `--api-key` (or VLDAC_API_KEY in the environment, which no list of processes shows).
+Images come as data: URLs; nothing is fetched.
 
 Exit codes: 0 stopped by Ctrl-C or a signal; 2 it can not be served as asked; 1 anything else.
 """
@@ -16,6 +18,7 @@ Exit codes: 0 stopped by Ctrl-C or a signal; 2 it can not be served as asked; 1 
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import os
 import signal
 import socket
@@ -37,7 +40,7 @@ from vldac.serve.limits import Limits
 
 PROGRAM = "python -m experiments.serve"
 KEY_VARIABLE = "VLDAC_API_KEY"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+OWN_NAMES = ("localhost", "127.0.0.1", "::1")  # of any machine, for whoever is on it
 CONNECTIONS = 512  # open at once, whatever they do
 GREETING = Request((Message("user", ("Hello",)),), max_tokens=2)  # before any client: it compiles what they need
 GRACE_SECONDS = 5.0  # for answers that are being written when it is stopped
@@ -53,6 +56,12 @@ class Serve:
     """Address to listen on; 0.0.0.0 = all of this machine's."""
     port: int = 8000
     """0 = any that is free."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, without ports, by which clients may call it, beside localhost and the address that it listens on.
+    None given = no others where it listens on this machine alone, any elsewhere; * = any."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses, or networks as 10.0.0.0/8, of proxies whose X-Forwarded-For says who the client is; none = nobody
+    is believed."""
     name: str | None = None
     """By which clients ask for the model; None = the last part of its path or id."""
     api_key: str | None = None
@@ -131,9 +140,21 @@ def check(command: Serve) -> None:
         raise ValueError("api_key is empty; accepted: some text, or leave it out")
     if (told := os.environ.get(KEY_VARIABLE)) and not told.strip():
         raise ValueError(f"{KEY_VARIABLE} is blank; accepted: some text, or unset it")
+    for proxy in command.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            raise ValueError(f"trusted_proxies holds {proxy!r}; accepted: addresses and networks") from error
     for package in ("starlette", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"{package} is not installed; accepted: pip install 'vldac[serve]'")
+    from vldac.serve import hosts
+
+    for option, names in (("host", (command.host,)), ("allowed_hosts", command.allowed_hosts)):
+        try:
+            hosts.checked(names)
+        except ValueError as error:
+            raise ValueError(f"{option}: {error}") from error
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -169,11 +190,11 @@ def serve(command: Serve, engine: Engine, listening: socket.socket) -> None:
     key = command.api_key or os.environ.get(KEY_VARIABLE) or None
     name = command.name or Path(command.model).name or command.model
     host, port = listening.getsockname()[:2]
-    if host not in LOOPBACK and key is None:
+    if not ipaddress.ip_address(host).is_loopback and key is None:
         print(f"warning: whoever can reach {host} can use it; --api-key asks for a key", file=sys.stderr)
     shown = f"[{host}]" if ":" in host else host
     print(f"{name}: http://{shown}:{port}/v1", flush=True)
-    app = create_app(engine, name, command.limits, key)
+    app = create_app(engine, name, command.limits, key, names_of(command, host))
     config = uvicorn.Config(
         app,
         http="h11",  # httptools, which would be taken where it is installed, knows no bound of a request's headers
@@ -181,8 +202,17 @@ def serve(command: Serve, engine: Engine, listening: socket.socket) -> None:
         lifespan="off",
         server_header=False,
         limit_concurrency=CONNECTIONS,
+        proxy_headers=bool(command.trusted_proxies),  # uvicorn would believe whoever is on this machine
+        forwarded_allow_ips=list(command.trusted_proxies),
     )
     Server(config, engine, GRACE_SECONDS).run(sockets=[listening])
+
+
+def names_of(command: Serve, address: str) -> tuple[str, ...]:
+    """By which clients may call a server that listens on this address."""
+    if ipaddress.ip_address(address).is_loopback or command.allowed_hosts:
+        return (*OWN_NAMES, address, command.host, *command.allowed_hosts)
+    return ("*",)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import openai
 import pytest
+import uvicorn
 
 from experiments import serve
 from vldac.generate import Engine
+from vldac.serve.limits import Limits
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,6 +78,12 @@ def test_what_can_not_be_served_is_told_in_a_line(capsys, tmp_path, monkeypatch)
     )
     large = refused(capsys, "nano", "--lanes", "4096", "--max-length", str(2**31 - 1), *few)
     assert "lanes, max_length are 4096, 2147483647, whose keys and values take" in large
+    assert "host: '' names no host; accepted: names and addresses" in refused(capsys, "nano", "--host", "", *few)
+    for name in ("http://gpu.lan", "gpu.lan:8000"):
+        told = refused(capsys, "nano", "--allowed-hosts", "gpu.lan", name, *few)
+        assert f"allowed_hosts: {name!r} names no host; accepted: names and addresses, no scheme, no port" in told
+    told = refused(capsys, "nano", "--trusted-proxies", "10.0.0.1", "proxy.lan", *few)
+    assert "trusted_proxies holds 'proxy.lan'; accepted: addresses and networks" in told
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert f"127.0.0.1, {port}: Address already in use" in refused(capsys, "nano", "--port", port)
@@ -85,16 +97,76 @@ def test_wrong_flags_end_with_code_2(capsys):
         assert caught.value.code == 2 and "Traceback" not in capsys.readouterr().err
 
 
+@contextlib.contextmanager
+def served(monkeypatch, command: serve.Serve, address: str = "127.0.0.1"):
+    """(uvicorn's configuration, call(method, path, **headers) -> status) of a command, without an engine."""
+    taken = []
+    monkeypatch.setattr("vldac.serve.ending.Server.run", lambda server, sockets: taken.append(server.config))
+    engine = object.__new__(Engine)
+    engine.max_length = 9
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as listening:
+        serve.serve(command, engine, listening)
+        server = uvicorn.Server(taken[0])
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+
+        def call(method: str, path: str, **headers: str) -> int:
+            connection = http.client.HTTPConnection(*listening.getsockname()[:2], timeout=60)
+            with contextlib.closing(connection):
+                connection.request(method, path, headers=headers)
+                return connection.getresponse().status
+
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield taken[0], call
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
 def test_a_parser_that_bounds_headers_is_taken_whatever_is_installed(monkeypatch):
     """httptools, which uvicorn prefers where it finds it, takes headers without end."""
-    taken = []
     monkeypatch.setattr("uvicorn.protocols.http.auto.AutoHTTPProtocol", "httptools")
-    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: taken.append(server.config))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        serve.serve(serve.Serve("nano"), object.__new__(Engine), listening)
-    (config,) = taken
-    config.load()
-    assert config.http_protocol_class.__name__ == "H11Protocol"
+    with served(monkeypatch, serve.Serve("nano")) as (config, _):
+        assert config.http_protocol_class.__name__ == "H11Protocol"
+
+
+def test_it_answers_to_its_own_names_and_to_those_it_is_told(monkeypatch):
+    def answered(names, address="127.0.0.1", **options):
+        with served(monkeypatch, serve.Serve("nano", **options), address) as (_, call):
+            return {name for name in names if call("GET", "/v1/models", Host=name) == 200}
+
+    names = {"localhost:80", "127.0.0.1", "[::1]:80", "127.0.0.2", "gpu.lan", "evil.example"}
+    own = {"localhost:80", "127.0.0.1", "[::1]:80"}
+    assert answered(names) == own
+    assert answered(names, "127.0.0.2") == own | {"127.0.0.2"}
+    assert answered(names, host="gpu.lan") == own | {"gpu.lan"}  # a name that /etc/hosts gives this machine
+    assert answered(names, allowed_hosts=("gpu.lan",)) == own | {"gpu.lan"}
+    assert answered(names, allowed_hosts=("*",)) == names
+    assert answered(names, "0.0.0.0") == names  # who reaches it, and by which names, nobody knows here
+    assert answered(names, "0.0.0.0", host="0.0.0.0", allowed_hosts=("gpu.lan",)) == own | {"gpu.lan"}
+
+
+def test_it_answers_on_ipv6_loopback(monkeypatch):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with served(monkeypatch, serve.Serve("nano", host="::1"), "::1") as (_, call):
+        assert call("GET", "/v1/models") == 200 and call("GET", "/v1/models", Host="evil.example:80") == 403
+
+
+@pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",), ("127.0.0.0/8",)])
+def test_who_a_client_is_nobody_says_but_a_trusted_proxy(monkeypatch, trusted):
+    """Or whoever is on this machine would be another client in every request, and ask without end."""
+    command = serve.Serve("nano", limits=Limits(requests_per_minute=1), trusted_proxies=trusted)
+    with served(monkeypatch, command) as (_, call):
+        asked = [
+            call("POST", "/v1/chat/completions", **{"X-Forwarded-For": f"192.0.2.{client}"}) for client in (1, 2)
+        ]
+    assert asked == ([415, 415] if trusted == ("127.0.0.0/8",) else [415, 429])
 
 
 def test_a_missing_package_is_named(capsys, monkeypatch):

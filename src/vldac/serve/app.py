@@ -7,6 +7,7 @@
 * All requests go to one engine, which answers them together. What one client does (reads slowly, goes away, sends
   nonsense) is that client's affair: pieces of text are handed over without waiting, and whoever goes away gives
   the lane back.
+* Whoever calls the server by a name that is not its own is refused first: see `hosts`.
 * A request's body and images are read before the engine hears of it, in a few threads, within `Limits`. A thread
   that has decoded pictures submits them as well, so that those of a few requests at most are in memory.
 """
@@ -21,13 +22,14 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import anyio
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -36,6 +38,7 @@ from starlette.types import Receive, Scope, Send
 from vldac.generate.conversation import TooLong
 from vldac.generate.engine import Closed, Engine, Event, Stream
 from vldac.generate.request import Reply
+from vldac.serve.hosts import ANY, HostCheck, checked
 from vldac.serve.limits import Limits, RateLimiter
 from vldac.serve.protocol import chunk, completion, read_request, usage
 from vldac.serve.refusal import Refused
@@ -44,7 +47,13 @@ READERS = 4  # threads that read bodies: an image is decompressed in each
 log = logging.getLogger(__name__)
 
 
-def create_app(engine: Engine, model: str, limits: Limits | None = None, api_key: str | None = None) -> Starlette:
+def create_app(
+    engine: Engine,
+    model: str,
+    limits: Limits | None = None,
+    api_key: str | None = None,
+    hosts: Iterable[str] = (ANY,),
+) -> Starlette:
     """The application.
 
     Args:
@@ -52,9 +61,11 @@ def create_app(engine: Engine, model: str, limits: Limits | None = None, api_key
       model: the name by which clients know it.
       limits: of what clients may ask.
       api_key: what they have to show ("Authorization: Bearer KEY"), blanks around it aside; None = nothing.
+      hosts: names and addresses by which they may call it, without ports; "*" = any. Give a server that only its
+        own machine reaches that machine's names: web pages that are read there would reach it by others.
 
     Raises:
-      ValueError: the key is blank.
+      ValueError: the key is blank, or a host is none.
     """
     if api_key is not None and not api_key.strip():
         raise ValueError("api_key is blank; accepted: some text, or None")
@@ -66,6 +77,7 @@ def create_app(engine: Engine, model: str, limits: Limits | None = None, api_key
             Route("/v1/models/{name:path}", server.model_named),
             Route("/health", server.health),
         ],
+        middleware=[Middleware(HostCheck, names=checked(hosts))],
         exception_handlers={
             Refused: lambda _, error: _refusal(error),
             HTTPException: lambda _, error: _refusal(Refused(error.detail, status=error.status_code)),

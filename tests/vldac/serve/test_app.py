@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import io
 import json
+import re
 import socket
 import threading
 import time
@@ -43,10 +44,10 @@ KEY = "a key"
 
 
 @contextlib.contextmanager
-def served(engine: Engine, limits: Limits = LIMITS, key: str | None = KEY):
+def served(engine: Engine, limits: Limits = LIMITS, key: str | None = KEY, hosts: tuple[str, ...] = ("*",)):
     """The address of a server, which runs in a thread."""
     listening = socket.create_server(("127.0.0.1", 0))
-    application = create_app(engine, "tiny", limits, key)
+    application = create_app(engine, "tiny", limits, key, hosts)
     config = uvicorn.Config(application, lifespan="off", log_level="critical", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -410,6 +411,39 @@ def test_a_key_may_be_of_any_script(engine):
             assert call(address, "GET", "/v1/models", authorization=b"Bearer " + key).status == status
     with pytest.raises(ValueError, match="api_key is blank"):
         create_app(engine, "tiny", api_key=" ")
+
+
+def test_who_calls_the_server_by_another_name_is_refused(engine):
+    """As a web page does whose name has been given this machine's address; whatever it asks for, key or not."""
+    own = "localhost", "LOCALHOST:8000", "localhost.:1", "127.0.0.1", "[::1]:80", "[0:0::1]", "gpu-1.lan:"
+    hostile = "evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.2"
+    malformed = "", ":8000", "*", "::1", "[::1", "evil@localhost", "localhost:80:80"
+    accepted = "accepted: 127.0.0.1, ::1, gpu-1.lan, localhost, or what the server is told to allow"
+    with served(engine, hosts=("127.0.0.1", "::1", "LocalHost", "gpu-1.lan")) as address:
+        for host in own:
+            assert call(address, "GET", "/health", host=host).status == 200, host
+        for host in (*hostile, *malformed):
+            answer = call(address, "GET", "/health", host=host)
+            assert (answer.status, answer.json["error"]["code"]) == (403, "host_not_allowed"), host
+            assert answer.json["error"]["message"] == f"the Host header is {host!r}; {accepted}"
+        assert post(address, json.dumps(ask("x", max_tokens=1)), host="evil.example").status == 403
+        options = {"max_retries": 0, "default_headers": {"host": "evil.example"}}
+        with (
+            openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, **options) as client,
+            pytest.raises(openai.PermissionDeniedError, match=re.escape(accepted)),
+        ):
+            client.models.list()
+        with connected(address) as connection:  # HTTP/1.0, which may leave it out
+            connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            assert connection.recv(200).startswith(b"HTTP/1.1 403")
+    with served(engine, hosts=("localhost", "*")) as address:
+        assert call(address, "GET", "/health", host="evil.example").status == 200
+
+
+@pytest.mark.parametrize("name", ["", "http://localhost", "localhost:8000", "a/b", "[::1", "*.lan", "a..b", "é"])
+def test_a_host_is_a_name_or_an_address_and_nothing_else(engine, name):
+    with pytest.raises(ValueError, match="names no host; accepted: names and addresses, no scheme, no port"):
+        create_app(engine, "tiny", hosts=("localhost", name))
 
 
 def test_requests_a_minute_are_limited(engine):
