@@ -31,9 +31,11 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from experiments.bench import ceilings, pieces
+from experiments.bench import ceilings
+from experiments.bench.model import Model
 from experiments.bench.options import PIECES, Command, parse, parts_of
 from experiments.bench.table import Row, compare, console_of, show, write
+from experiments.bench.worlds import make_worlds, measure_original, measure_worlds
 from experiments.build import Parts
 from experiments.config import ConfigError
 from experiments.outcome import versions
@@ -72,7 +74,7 @@ def measure(command: Command, arguments: Sequence[str]) -> dict[str, Any]:
       ConfigError: it can not be built; DoesNotFit: nor held in the device's memory.
     """
     options, config = command.options, command.options.run
-    parts, worlds = None, pieces.make_worlds(command.worlds, options.image) if "worlds" in command.pieces else []
+    parts, worlds = None, make_worlds(command.worlds, options.image) if "worlds" in command.pieces else []
     if command.pieces != ("worlds",):
         parts = parts_of(options)
         if {"rollout", "update", "iteration"} & set(command.pieces):
@@ -87,11 +89,11 @@ def measure(command: Command, arguments: Sequence[str]) -> dict[str, Any]:
         if "worlds" in command.pieces:
             original: list[Row] = []
             if options.original:  # first: what it lacks is told before anything of ours is timed
-                original = pieces.measure_original(command.worlds, options.image, options.repeats, _tell)
-            rows += pieces.measure_worlds(worlds, options.numbers, options.repeats, _tell) + original
+                original = measure_original(command.worlds, options.image, options.repeats, _tell)
+            rows += measure_worlds(worlds, options.numbers, options.repeats, _tell) + original
         if parts is not None:
             with mesh.use(parts.mesh):
-                model = pieces.Model(parts, options.repeats, _tell, options.kernels)
+                model = Model(parts, options.repeats, _tell, options.kernels)
                 for piece in command.pieces:
                     if piece != "worlds":
                         rows += getattr(model, piece)()

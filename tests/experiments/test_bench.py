@@ -22,7 +22,7 @@ from rich.console import Console
 
 import envs_jax
 from experiments.bench import __main__ as bench
-from experiments.bench import ceilings, options, pieces, table, work
+from experiments.bench import ceilings, model, options, table, work, worlds
 from experiments.bench.ceilings import Ceilings
 from experiments.bench.kernels import busiest
 from experiments.bench.lengths import TimedPolicy
@@ -319,8 +319,9 @@ def traced(monkeypatch):
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts.abstract_params())
 
     monkeypatch.setenv("COLUMNS", "300")  # a narrow table cuts its headings
-    monkeypatch.setattr(pieces, "compile_ahead", compile_ahead)
-    monkeypatch.setattr(pieces, "initial_params", drawn)
+    for module in (model, worlds):
+        monkeypatch.setattr(module, "compile_ahead", compile_ahead)
+    monkeypatch.setattr(model, "initial_params", drawn)
     monkeypatch.setattr(bench.ceilings, "measure", lambda: Ceilings({"float32": 1e9, "bfloat16": 1e9}, 1e9))
 
 
@@ -466,7 +467,7 @@ def test_the_original_stands_beside_our_frames(tmp_path, traced, monkeypatch, ca
         return subprocess.CompletedProcess(words, 0, json.dumps([row]).encode())
 
     # Of this module alone: Python itself starts `uname` when it is first asked for the machine.
-    monkeypatch.setattr(pieces, "subprocess", SimpleNamespace(run=start, PIPE=subprocess.PIPE))
+    monkeypatch.setattr(worlds, "subprocess", SimpleNamespace(run=start, PIPE=subprocess.PIPE))
     file = tmp_path / "figures.json"
     assert bench.main(["worlds", *SMALL, "--original", "--json", str(file)]) == 0
     assert asked == [["-m", "experiments.peers.miniworld_gl", "miniworld/one_room_s6_fast", "--repeats", "1"]]
@@ -476,8 +477,8 @@ def test_the_original_stands_beside_our_frames(tmp_path, traced, monkeypatch, ca
 
 
 def test_what_the_original_lacks_is_told_before_anything_of_ours_is_timed(traced, monkeypatch, capsys):
-    monkeypatch.setattr(pieces.subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, 2, b""))
-    monkeypatch.setattr(pieces, "measure_worlds", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr(worlds.subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, 2, b""))
+    monkeypatch.setattr(bench, "measure_worlds", lambda *_: pytest.fail("timed"))
     assert bench.main(["worlds", *SMALL, "--original"]) == 2
     assert "original is True; accepted where the line above does not come" in capsys.readouterr().err
 
