@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import fnmatch
 import html
 import inspect
 import io
@@ -32,7 +31,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray, UInt8
 
 import envs_jax
-from envs_jax.world import State, World, options, slots_of, spoken
+from envs_jax.world import State, World, names_like, options, slots_of, spoken
 
 PROGRAM = "python -m envs_jax.gallery"
 VIEWS = 4  # fresh episodes that are shown of each world
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the episodes shown (default: 0)")
     asked = parser.parse_args(arguments)
     try:
-        names = _names(asked.worlds)
+        names = names_like(asked.worlds or ["*"])
         path = _path(asked.out)
         for name in names:  # what can not be made is told before minutes are spent on the others
             envs_jax.make(name)
@@ -233,23 +232,6 @@ def _encoded(pictures: list[np.ndarray]) -> str:
         moving["duration"] = [MILLISECONDS] * len(others) + [10 * MILLISECONDS]
     first.save(buffer, "WEBP", lossless=max(pictures[0].shape) <= 128, quality=82, method=4, **moving)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _names(patterns: Sequence[str]) -> list[str]:
-    """Registered worlds that fit, each once.
-
-    Raises:
-      ValueError: a pattern fits none.
-    """
-    found = []
-    for pattern in patterns or ("*",):
-        base = pattern.partition(":")[0]
-        written = pattern[len(base) :]
-        some = [name + written for name in fnmatch.filter(envs_jax.names(), base)]
-        if not some:
-            raise ValueError(f"world {pattern!r} fits none; accepted: {', '.join(envs_jax.names())}")
-        found += some
-    return list(dict.fromkeys(found))
 
 
 def _path(name: str) -> Path:

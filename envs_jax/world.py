@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import ast
 import difflib
+import fnmatch
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -135,6 +136,24 @@ def register(name: str, builder: Callable[..., World]) -> None:
 def names() -> tuple[str, ...]:
     """All registered names, sorted."""
     return tuple(sorted(_BUILDERS))
+
+
+def names_like(patterns: Sequence[str]) -> list[str]:
+    """Registered names that fit any of these patterns, each once, with what stands behind its colon.
+
+    Worked example: ["cards/p*:split=test"] -> ["cards/points24:split=test"].
+
+    Raises:
+      ValueError: a pattern fits none.
+    """
+    found = []
+    for pattern in patterns:
+        base = pattern.partition(":")[0]
+        some = [name + pattern[len(base) :] for name in fnmatch.filter(names(), base)]
+        if not some:
+            raise ValueError(f"{pattern!r} fits no world; accepted: {', '.join(names())}")
+        found += some
+    return list(dict.fromkeys(found))
 
 
 PLACE = re.compile(r"\{(\w+)\}")

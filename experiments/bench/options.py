@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import fnmatch
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 import envs_jax
-from envs_jax.world import slots_of
+from envs_jax.world import names_like, slots_of
 from experiments.bench.lengths import TimedPolicy
 from experiments.build import Parts, build, policy_in
 from experiments.config import ConfigError, EvaluationConfig, RunConfig
@@ -139,17 +138,17 @@ def parse(
 
 
 def _worlds(options: Options, named: bool) -> tuple[str, ...]:
-    """The worlds to be timed, each once."""
+    """The worlds to be timed, each once.
+
+    Raises:
+      ConfigError: a pattern fits none.
+    """
     if not options.worlds:
         return (options.run.world,) if named else envs_jax.names()
-    found = []
-    for pattern in options.worlds:
-        base = pattern.partition(":")[0]  # options behind a colon are no part of the pattern
-        some = [name + pattern[len(base) :] for name in fnmatch.filter(envs_jax.names(), base)]
-        if not some:
-            raise ConfigError(f"worlds has {pattern!r}, which fits none; accepted: {', '.join(envs_jax.names())}")
-        found += some
-    return tuple(dict.fromkeys(found))
+    try:
+        return tuple(names_like(options.worlds))
+    except ValueError as error:
+        raise ConfigError(f"worlds: {error}") from error
 
 
 def _help(pieces: Sequence[str]) -> str:

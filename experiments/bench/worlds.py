@@ -27,13 +27,13 @@ def make_worlds(names: Sequence[str], image: tuple[int, int]) -> list[envs_jax.W
     """Worlds with frames of `image` = (height, width), (0, 0) = of their own.
 
     Raises:
-      ConfigError: a world has no frames of that size.
+      ConfigError: a world has no such option, or no frames of that size.
     """
     options = {"image_shape": (*image, 3)} if any(image) else {}
     try:
         return [envs_jax.make(name, **options) for name in names]
     except ValueError as error:
-        raise ConfigError(f"image is {image}: {error}") from error
+        raise ConfigError(f"{f'image is {image}' if any(image) else 'worlds'}: {error}") from error
 
 
 def measure_worlds(

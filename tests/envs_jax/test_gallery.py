@@ -67,7 +67,7 @@ def test_it_writes_the_worlds_that_are_asked_for(tmp_path, capsys):
     [
         (["--out", "/nowhere/at/all.html"], "out is '/nowhere/at/all.html'; accepted: a file in a folder"),
         (["--out", "/"], "out is '/'; accepted: a file in a folder"),
-        (["nowhere*"], "world 'nowhere*' fits none; accepted: cards/"),
+        (["nowhere*"], "'nowhere*' fits no world; accepted: cards/"),
         (["miniworld/*", "cards/blackjack:nowhere=1"], "nowhere"),
     ],
 )

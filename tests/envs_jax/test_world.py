@@ -11,7 +11,7 @@ import pytest
 import envs_jax
 from envs_jax import world as registry
 from envs_jax.cards.number_line import NumberLine
-from envs_jax.world import action_shape, spoken
+from envs_jax.world import action_shape, names_like, spoken
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +30,14 @@ class Thing(NumberLine):
 def test_importing_the_package_registers_the_families():
     assert "cards/number_line" in envs_jax.names()
     assert list(envs_jax.names()) == sorted(envs_jax.names())
+
+
+def test_names_like_patterns_come_once_with_what_stands_behind_them():
+    found = names_like(["miniworld/one_room_s6*", "cards/p*:split=test", "miniworld/one_room_s6"])
+    assert found == ["miniworld/one_room_s6", "miniworld/one_room_s6_fast", "cards/points24:split=test"]
+    assert names_like(["*"]) == list(envs_jax.names()) and names_like([]) == []
+    with pytest.raises(ValueError, match=r"'maze' fits no world; accepted: cards/.*, shop/web_shop"):
+        names_like(["*", "maze"])
 
 
 def test_make_gives_name_and_options_to_the_builder():

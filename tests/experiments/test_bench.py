@@ -512,9 +512,10 @@ def test_our_names_are_the_originals():
         (["decode", "--json", "/nowhere/at/all.json"], "json is '/nowhere/at/all.json'; accepted"),
         (
             ["worlds", "--worlds", "miniworld/*", "nowhere/*"],
-            "worlds has 'nowhere/*', which fits none; accepted: ",
+            "worlds: 'nowhere/*' fits no world; accepted: cards/",
         ),
         (["decode", "--json", str(Path(__file__).parent)], "accepted: a file in a folder that is there"),
+        (["worlds", "--worlds", "cards/p*:size=3"], "worlds: world 'cards/points24:size=3': got an unexpected"),
         (["worlds", "--image", "0", "80"], "image is (0, 80); accepted"),
         (["worlds", "--world", "miniworld/one_room", "--image", "4", "1"], "image is (4, 1): image_shape"),
         (["worlds", "--peer"], "peer is for decode and update"),
