@@ -76,10 +76,12 @@ def measure(command: Command, arguments: Sequence[str]) -> dict[str, Any]:
     options, config = command.options, command.options.run
     parts, worlds = None, make_worlds(command.worlds, options.image) if "worlds" in command.pieces else []
     if command.pieces != ("worlds",):
-        parts = parts_of(options)
-        if {"rollout", "update", "iteration"} & set(command.pieces):
+        parts = parts_of(command)
+        if command.learns or "rollout" in command.pieces:
             needed = memory.estimate(parts.setup, parts.model_config, parts.abstract_params(), parts.mesh_sizes)
-            memory.check(parts.setup, needed.peak, memory.device_memory(), "estimate")
+            if not command.learns:
+                needed = dataclasses.replace(needed, update={})
+            memory.check(parts.setup, needed.peak, memory.device_memory(), "estimate", command.learns)
     _tell("bare products and copies")
     found = ceilings.measure()
     rows: list[Row] = []

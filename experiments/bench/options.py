@@ -29,6 +29,7 @@ PIECES = {
     "update": "learning from one iteration's experience, the reference pass included",
     "iteration": "rollout and update, as a run repeats them",
 }
+LEARNING = {"update", "iteration"}
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ class Command:
     worlds: tuple[str, ...]
     options: Any
 
+    @property
+    def learns(self) -> bool:
+        """Whether any piece learns from experience."""
+        return not LEARNING.isdisjoint(self.pieces)
+
 
 def parse(
     arguments: Sequence[str], program: str, kind: type = Options, pieces: Sequence[str] = (*PIECES,)
@@ -162,13 +168,14 @@ def _help(pieces: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def parts_of(options: Options) -> Parts:
+def parts_of(command: Command) -> Parts:
     """What is to be timed, its prompt and its answers as long as was asked for.
 
     Raises:
       ConfigError: parts that do not fit each other, or a prompt that is longer already.
     """
-    parts = build(options.run)
+    options = command.options
+    parts = build(options.run if command.learns else _without_learning(options.run))
     setup = parts.setup
     if options.prompt_tokens:
         world = _told(setup.world, _longer(parts, options.prompt_tokens))
@@ -177,6 +184,14 @@ def parts_of(options: Options) -> Parts:
     if any(options.answer_lengths):
         setup = dataclasses.replace(setup, policy=TimedPolicy.of(setup.policy, options.answer_lengths))
     return dataclasses.replace(parts, setup=setup)
+
+
+def _without_learning(config: RunConfig) -> RunConfig:
+    """The same for pieces that do not learn: how it would be learnt is such that nothing is refused for it."""
+    experience = config.rollout.worlds * config.rollout.steps
+    optimizer = dataclasses.replace(config.optimizer, minibatch=experience, microbatch=0)
+    imitation = dataclasses.replace(config.imitation, steps=0)
+    return dataclasses.replace(config, optimizer=optimizer, imitation=imitation)
 
 
 def _told(world: envs_jax.World, instruction: str) -> envs_jax.World:

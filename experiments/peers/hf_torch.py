@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = parse(arguments, PROGRAM, PeerOptions, PIECES)
         options = command.options
         torch = import_torch(options.device)
-        parts = parts_of(options)
+        parts = parts_of(command)
         if type(parts.model_config) is not Qwen2VLConfig:
             raise ConfigError(f"model is a {type(parts.model_config).__name__}; accepted: Qwen2-VL")
         if options.ceilings:

@@ -172,14 +172,14 @@ def device_peak() -> int | None:
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
-def advice(setup: Setup) -> str:
-    """What would make a training smaller."""
+def advice(setup: Setup, learns: bool = True) -> str:
+    """What would make a training smaller, or, if nothing `learns`, what gathers experience."""
     policy, optimizer, rollout = setup.policy, setup.optimizer, setup.rollout
     part = optimizer.microbatch or optimizer.minibatch
     ways = []
-    if part > 1:
+    if learns and part > 1:
         ways.append(f"a smaller --optimizer.microbatch than {part}")
-    if policy.config.remat != "full":
+    if learns and policy.config.remat != "full":
         ways.append(f"--policy.remat full instead of {policy.config.remat}")
     if rollout.worlds > 1:
         ways.append(f"fewer --rollout.worlds than {rollout.worlds} (and more --rollout.steps)")
@@ -198,21 +198,22 @@ class DoesNotFit(ValueError):
     """The device has less memory than a training needs. `str()` is one line that says what would help."""
 
 
-def check(setup: Setup, needed: int, limit: int | None, source: str) -> None:
+def check(setup: Setup, needed: int, limit: int | None, source: str, learns: bool = True) -> None:
     """Refuses what does not fit.
 
     Args:
       needed: bytes.
       limit: bytes that there are; None = unknown, and everything fits.
       source: who says that they are needed, for the message.
+      learns: whether what needs them learns, or gathers experience alone.
 
     Raises:
       DoesNotFit: more is needed than there is.
     """
     if limit is not None and needed > limit:
         raise DoesNotFit(
-            f"the training needs {readable(needed)} by {source}, and there are {readable(limit)}; "
-            f"what helps: {advice(setup)}"
+            f"the {'training' if learns else 'rollout'} needs {readable(needed)} by {source}, and there are "
+            f"{readable(limit)}; what helps: {advice(setup, learns)}"
         )
 
 

@@ -31,6 +31,7 @@ from experiments.bench.options import PIECES, parse, parts_of
 from experiments.bench.table import COUNTS, Row, compare
 from experiments.config import ConfigError
 from experiments.peers import miniworld_gl
+from vldac import memory
 from vldac.lanes import Observation
 from vldac.models import layers
 from vldac.models.image import preprocess
@@ -55,7 +56,7 @@ def command(*arguments: str) -> options.Command:
 
 @pytest.fixture(scope="module", params=["adapter", "full"])
 def parts(request):
-    return parts_of(command(*(SMALL if request.param == "adapter" else FULL)).options)
+    return parts_of(command(*(SMALL if request.param == "adapter" else FULL)))
 
 
 def products(jaxpr, times: int = 1) -> tuple[int, int]:
@@ -417,10 +418,10 @@ def test_every_piece_gives_rows_of_the_work_it_needs(tmp_path, traced, capsys):
 
 def test_the_prompt_has_as_many_tokens_as_are_asked_for():
     for wanted in (150, 153):
-        prompt = parts_of(command(*SMALL, "--prompt-tokens", str(wanted)).options).setup.policy.prompt
+        prompt = parts_of(command(*SMALL, "--prompt-tokens", str(wanted))).setup.policy.prompt
         assert len(prompt.prefix) == wanted
     with pytest.raises(ConfigError, match="prompt_tokens is 20; accepted: 0, or 42"):
-        parts_of(command(*SMALL, "--prompt-tokens", "20").options)
+        parts_of(command(*SMALL, "--prompt-tokens", "20"))
 
 
 def timed(least: int, most: int) -> TimedPolicy:
@@ -497,6 +498,30 @@ def test_the_original_is_asked_for_what_it_has():
 def test_our_names_are_the_originals():
     assert miniworld_gl.original_name("miniworld/one_room_s6_fast") == "MiniWorld-OneRoomS6Fast-v0"
     assert miniworld_gl.original_name("miniworld/t_maze_left") == "MiniWorld-TMazeLeft-v0"
+
+
+def test_a_piece_is_refused_for_nothing_that_it_does_not_use(traced, monkeypatch, tmp_path, capsys):
+    """Four worlds of 8 steps are no minibatch of 128, which only learning asks for, as for an update's memory."""
+    few = ["--rollout.worlds", "4", "--repeats", "1"]
+    for pieces in (["decode"], ["rollout"], ["decode", "rollout"]):
+        parts = parts_of(command(*pieces, *few))
+        assert parts.setup.rollout.worlds == 4 and parts.config.optimizer.learning_rate == 3e-4
+    for pieces in (["update"], ["iteration"], ["decode", "update"], []):
+        assert bench.main([*pieces, *few]) == 2
+        assert "minibatch is 128; accepted: a divisor of worlds x steps, which is 32" in capsys.readouterr().err
+
+    parts = parts_of(command("update", *SMALL))
+    needed = memory.estimate(parts.setup, parts.model_config, parts.abstract_params())
+    assert sum(needed.update.values()) > sum(needed.rollout.values())
+    monkeypatch.setattr(memory, "device_memory", lambda: needed.peak - 1)
+    file = tmp_path / "figures.json"
+    assert bench.main(["rollout", *SMALL, "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["config"]["optimizer"]["minibatch"] == 8  # as it was asked for
+    assert bench.main(["update", *SMALL]) == 2
+    assert "the training needs" in capsys.readouterr().err
+    monkeypatch.setattr(memory, "device_memory", lambda: 1)
+    assert bench.main(["rollout", *SMALL]) == 2
+    assert "the rollout needs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

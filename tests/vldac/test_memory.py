@@ -137,6 +137,14 @@ def test_what_does_not_fit_is_refused_with_advice(make, wide):
     assert "\n" not in str(error.value)
 
 
+def test_a_rollout_is_advised_of_what_helps_a_rollout(make, wide):
+    setup, params = make()
+    needed = memory.estimate(setup, wide, params)
+    with pytest.raises(memory.DoesNotFit, match=r"^the rollout needs .*rollout\.worlds") as error:
+        memory.check(setup, needed.peak, needed.peak - 1, "estimate", learns=False)
+    assert "microbatch" not in str(error.value) and "remat" not in str(error.value)
+
+
 def test_the_lines_hold_every_kind(make, wide):
     setup, params = make(adapter=LoRAConfig(rank=4))
     text = "\n".join(memory.estimate(setup, wide, params).lines())
