@@ -18,6 +18,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from experiments import flags
 from experiments.evaluate_display import show_comparison
 from experiments.program import run_as_program
 from vldac.evaluate import results
@@ -32,7 +33,7 @@ PAGE_FILE = "comparison.html"
 
 @dataclass(frozen=True)
 class Compare:
-    """Say how B's answers differ from A's on the same items, and whether that is more than luck."""
+    """Say how B's answers to the same items differ from A's, and how sure that is."""
 
     a: Annotated[Path, tyro.conf.Positional]
     """Folder of an evaluation, such as that of the base model."""
@@ -48,7 +49,7 @@ class Compare:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    command = tyro.cli(Compare, prog=PROGRAM, args=sys.argv[1:] if arguments is None else arguments)
+    command = flags.read(Compare, PROGRAM, sys.argv[1:] if arguments is None else arguments)
     try:
         a, b = results.load(command.a), results.load(command.b)
         found = compare(a, b)

@@ -36,7 +36,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from experiments import benchmarks, playing, runtime
+from experiments import benchmarks, flags, playing, runtime
 from experiments.benchmarks import Options
 from experiments.evaluate_display import Progress, show_results
 from experiments.program import run_as_program
@@ -98,7 +98,7 @@ class Evaluate(Options):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    command = tyro.cli(Evaluate, prog=PROGRAM, args=sys.argv[1:] if arguments is None else arguments)
+    command = flags.read(Evaluate, PROGRAM, sys.argv[1:] if arguments is None else arguments)
     runtime.prepare()
     console = Console()
     try:

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal
 import jax.numpy as jnp
 import tyro
 
+from experiments import flags
 from experiments.build import Parts, build
 from experiments.config import CONFIG_FILE, read_config
 from experiments.model_card import model_card
@@ -62,7 +63,7 @@ class Export:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
-    command = tyro.cli(Export, prog=PROGRAM, args=sys.argv[1:] if arguments is None else arguments)
+    command = flags.read(Export, PROGRAM, sys.argv[1:] if arguments is None else arguments)
     try:
         contents = export(command)
     except RunFileError as error:

@@ -22,10 +22,9 @@ import jax
 from experiments.config import ConfigError
 
 HELP = (
-    "--distributed joins the processes of the cluster that JAX finds; without one that it knows:",
-    "--coordinator HOST:PORT --processes N --process I, where process 0 listens at HOST:PORT.",
+    "--distributed joins the processes of the cluster that JAX finds.",
+    "--coordinator HOST:PORT --processes N --process I, where it finds none: process 0 listens at HOST:PORT.",
 )
-
 
 HEARTBEAT_SECONDS = 100  # JAX's own default: long enough for a host that is busy
 

@@ -29,11 +29,10 @@ from pathlib import Path
 from typing import IO
 
 import jax
-import tyro
 from rich.console import Console
 from rich.text import Text
 
-from experiments import processes, runtime
+from experiments import flags, processes, runtime
 from experiments.build import Parts, build
 from experiments.config import CONFIG_FILE, ConfigError, RunConfig, read_config
 from experiments.display import show_results
@@ -178,7 +177,7 @@ def parse(arguments: Sequence[str]) -> Command:
         raise ConfigError(f"preset is {preset!r}; accepted: {', '.join(PRESETS)}")
     else:
         base = PRESETS[preset or "nano"]()
-    config = tyro.cli(RunConfig, prog=f"{PROGRAM} [PRESET]", description=help_text(), args=rest, default=base)
+    config = flags.read(RunConfig, f"{PROGRAM} [PRESET]", rest, help_text(), base)
 
     if known.resume is not None:
         # A run may go on with other devices than it began with.
@@ -290,16 +289,19 @@ def difference(old: RunConfig, new: RunConfig) -> str | None:
 
 def help_text() -> str:
     """What stands above the flags in `--help`."""
-    lines = ["Train a vision-language model to act, with VL-DAC.", "", "PRESET (default nano) is one of:"]
-    for name, preset in PRESETS.items():
-        lines.append(f"  {name}: {preset.__doc__.strip().splitlines()[0]}")
-    lines += [
+    return flags.description(
+        "Train a vision-language model to act, with VL-DAC.",
         "",
-        "--config FILE starts from the config.json of another run.",
-        "--resume FOLDER goes on with a run that was stopped.",
-        *processes.HELP,
-    ]
-    return "\n".join(lines)
+        "PRESET (default nano) is one of:",
+        *(f"  {name}: {preset.__doc__.strip().splitlines()[0]}" for name, preset in PRESETS.items()),
+        "",
+        "In place of PRESET:",
+        "  --config FILE starts from the config.json of another run.",
+        "  --resume FOLDER goes on with a run that was stopped.",
+        "",
+        "On several hosts:",
+        *(f"  {line}" for line in processes.HELP),
+    )
 
 
 if __name__ == "__main__":

@@ -28,9 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from experiments import runtime
+from experiments import flags, runtime
 from experiments.models import load_engine
 from experiments.program import run_as_program
 from vldac.generate import Engine, Message, Request
@@ -93,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     try:
-        command = tyro.cli(Serve, prog=PROGRAM, args=arguments)
+        command = flags.read(Serve, PROGRAM, arguments)
         check(command)
         listening = listen(command.host, command.port)
     except ValueError as error:

@@ -15,6 +15,7 @@ import tyro
 
 import envs_jax
 from envs_jax.world import names_like, slots_of
+from experiments import flags
 from experiments.bench.lengths import TimedPolicy
 from experiments.build import Parts, build, policy_in
 from experiments.config import ConfigError, EvaluationConfig, RunConfig
@@ -132,9 +133,7 @@ def parse(
         raise ConfigError(f"{words[0]!r} is one word too many; accepted: pieces, then one preset")
     base = PRESETS[preset]()
     base = dataclasses.replace(base, evaluation=EvaluationConfig(unseen=()))  # nothing is evaluated
-    options = tyro.cli(
-        kind, prog=f"{program} [PIECE ...] [PRESET]", description=_help(pieces), args=rest, default=kind(run=base)
-    )
+    options = flags.read(kind, f"{program} [PIECE ...] [PRESET]", rest, _help(pieces), kind(run=base))
     options.check()
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chosen.add_argument("--world")
@@ -158,14 +157,15 @@ def _worlds(options: Options, named: bool) -> tuple[str, ...]:
 
 
 def _help(pieces: Sequence[str]) -> str:
-    lines = [
+    return flags.description(
         "Measure speed beside what this device could do at best.",
         "",
         "PIECE (default: all) is of:",
-    ]
-    lines += [f"  {name}: {what}" for name, what in PIECES.items() if name in pieces]
-    lines += ["", f"PRESET (default nano) is one of: {', '.join(PRESETS)}"]
-    return "\n".join(lines)
+        *(f"  {name}: {what}" for name, what in PIECES.items() if name in pieces),
+        "",
+        "PRESET (default nano) is one of:",
+        f"  {', '.join(PRESETS)}",
+    )
 
 
 def parts_of(command: Command) -> Parts:
