@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -214,7 +215,7 @@ def read_config(path: Path) -> RunConfig:
 def _build(cls: type, data: Any, path: str) -> Any:
     """A dataclass from a JSON object, field by field."""
     if not isinstance(data, dict):
-        raise ConfigError(f"{path or 'the configuration'} is {data!r}; accepted: an object")
+        raise ConfigError(f"{path.rstrip('.') or 'the configuration'} is {data!r}; accepted: an object")
     kinds = typing.get_type_hints(cls)
     unknown = sorted(set(data) - set(kinds))
     if unknown:
@@ -245,6 +246,7 @@ def _value(kind: Any, value: Any, path: str) -> Any:
         accepted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
         ok = isinstance(value, (int, float) if kind is float else kind)
         ok = ok and (kind is bool or not isinstance(value, bool))
+        ok = ok and not (kind is float and isinstance(value, int) and abs(value) > sys.float_info.max)
     if not ok:
         raise ConfigError(f"{path} is {value!r}; accepted: {accepted}")
     return float(value) if kind is float else value

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ import numpy as np
 import envs_jax
 from envs_jax.miniworld.entities import radii
 from envs_jax.miniworld.walking import GoTo
+from envs_jax.world import names_like
 from experiments.program import run_as_program
 
 PROGRAM = "python -m experiments.miniworld_experts"
+FAMILY = "miniworld/"
 
 
 def play(world: Any, episodes: int, seed: int = 0) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -100,21 +103,21 @@ def row(name: str, episodes: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the table; returns the exit code."""
-    names = [name for name in envs_jax.names() if name.startswith("miniworld/")]
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__.split("\n")[0])
-    parser.add_argument("--worlds", nargs="*", default=names, help="their names (default: all of MiniWorld's)")
+    parser.add_argument("--worlds", nargs="*", default=[f"{FAMILY}*"], help="names or patterns (default: all)")
     parser.add_argument("--episodes", type=int, default=512, help="of each world (default: 512)")
     parser.add_argument("--out", type=Path, default=None, help="file for the table; else it is only printed")
     given = parser.parse_args(arguments)
     if given.episodes < 1:
         parser.error(f"episodes is {given.episodes}; accepted: 1 or more")
-    if unknown := [name for name in given.worlds if name.partition(":")[0] not in names]:
-        parser.error(f"world is {unknown[0]!r}; accepted: {', '.join(names)}")
-    for name in given.worlds:
-        try:
+    try:
+        names = names_like(given.worlds)
+        for name in names:
             envs_jax.make(name)
-        except ValueError as error:  # of its options
-            parser.error(str(error))
+    except ValueError as error:
+        parser.error(str(error))
+    if others := [name for name in names if not name.startswith(FAMILY)]:
+        parser.error(f"worlds has {others[0]!r}; accepted: those of {FAMILY}")
     if given.out and (given.out.is_dir() or not given.out.absolute().parent.is_dir()):
         parser.error(f"out is {str(given.out)!r}; accepted: a file in a folder that is there")
     lines = [
@@ -129,11 +132,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "|-|-|-|-|-|-|-|-|-|",
     ]
     print("\n".join(lines), flush=True)
-    for name in given.worlds:
+    for name in names:
         lines.append(row(name, given.episodes))
         print(lines[-1], flush=True)
     if given.out:
-        given.out.write_text("\n".join(lines) + "\n")
+        try:
+            given.out.write_text("\n".join(lines) + "\n")
+        except OSError as error:
+            print(f"error: {given.out} can not be written: {error.strerror}", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -28,10 +28,15 @@ CACHE_BYTES = 8 * 2**30
 
 def prepare() -> None:
     """Sets what is not set. To be called before anything runs on a device."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
+    take_memory()
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
+def take_memory() -> None:
+    """The part of `prepare` that is about memory."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
 
 
 def compile_iteration(

@@ -31,6 +31,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from experiments import runtime
 from experiments.bench import ceilings
 from experiments.bench.model import Model
 from experiments.bench.options import PIECES, Command, parse, parts_of
@@ -46,14 +47,13 @@ from vldac.metrics import RunFileError
 PROGRAM = "python -m experiments.bench"
 PEER = "experiments.peers.hf_torch"
 PEER_PIECES = ("decode", "update")
-# As in experiments.run: what fits there fits here.
-os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     console = console_of()
+    runtime.take_memory()  # as a run does: what fits there fits here
     try:
         command = parse(arguments, PROGRAM)
         if command.options.peer:
@@ -139,7 +139,7 @@ def _with_peer(command: Command, arguments: list[str], console: Console) -> int:
     rest = [word for word in arguments if word not in ("--peer", "--no-peer")]
     options, rest = command.options, _without(rest, "--json")
     with tempfile.TemporaryDirectory() as folder:
-        ours, theirs, found = (Path(folder) / name for name in ("ours.json", "theirs.json", "ceilings.json"))
+        ours, theirs = (Path(folder) / name for name in ("ours.json", "theirs.json"))
         done = subprocess.run(
             [sys.executable, "-m", "experiments.bench", *rest, "--json", str(ours)], stdout=subprocess.DEVNULL
         )
@@ -147,9 +147,8 @@ def _with_peer(command: Command, arguments: list[str], console: Console) -> int:
             return done.returncode
         result = json.loads(ours.read_text())
         result["command"] = shlex.join(["python", "-m", "experiments.bench", *arguments])
-        found.write_text(json.dumps(result["ceilings"]))
         device = "cpu" if result["hardware"]["platform"] == "cpu" else "cuda"
-        extra = ["--ceilings", str(found), "--device", device, "--json", str(theirs)]
+        extra = ["--ceilings", str(ours), "--device", device, "--json", str(theirs)]
         asked = _peer_arguments(command, rest)
         done = subprocess.run([sys.executable, "-m", PEER, *asked, *extra], stdout=subprocess.DEVNULL)
         if done.returncode == 0:

@@ -125,8 +125,11 @@ def compare(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def console_of() -> Console:
-    """Standard output; wide enough for the table where it is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=int(os.environ.get("COLUMNS", 180)))
+    """Standard output; wide enough for the table where it is no terminal and COLUMNS says nothing."""
+    if sys.stdout.isatty():
+        return Console()
+    width = os.environ.get("COLUMNS", "")
+    return Console(width=int(width) if width.isdecimal() and int(width) else 180)
 
 
 def show(result: Mapping[str, Any], console: Console) -> None:

@@ -57,7 +57,7 @@ class PeerOptions(Options):
     device: Literal["cuda", "cpu"] = "cuda"
     """Where torch computes."""
     ceilings: str = ""
-    """File with the device's ceilings as `experiments.bench` measured them; "" = measured here."""
+    """File of `experiments.bench --json` with the device's ceilings; "" = measured here."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,10 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts = parts_of(command)
         if type(parts.model_config) is not Qwen2VLConfig:
             raise ConfigError(f"model is a {type(parts.model_config).__name__}; accepted: Qwen2-VL")
-        if options.ceilings:
-            found = Ceilings(**json.loads(Path(options.ceilings).read_text()))
-        else:
-            found = measure_ceilings(torch, options.device)
+        found = read_ceilings(options.ceilings) if options.ceilings else measure_ceilings(torch, options.device)
         peer = Peer(torch, parts, options)
         rows = [row for piece in command.pieces for row in getattr(peer, piece)()]
     except ConfigError as error:
@@ -132,6 +129,18 @@ def measure_ceilings(torch: Any, device: str) -> Ceilings:
         matmul[name] = 2 * side**3 / rate(torch.matmul, x, x)
     x = torch.zeros(size // 4, device=device)
     return Ceilings(matmul, 2 * size / rate(lambda x: x + 1, x))
+
+
+def read_ceilings(path: str) -> Ceilings:
+    """What `experiments.bench` measured on this device.
+
+    Raises:
+      ConfigError: the file can not be read, or is another.
+    """
+    try:
+        return Ceilings(**json.loads(Path(path).read_text())["ceilings"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"ceilings is {path!r}; accepted: a file that experiments.bench --json wrote") from error
 
 
 def waiter(torch: Any, device: str) -> Callable[[Any], None]:

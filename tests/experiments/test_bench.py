@@ -354,6 +354,12 @@ def test_a_narrow_terminal_keeps_every_figure_whole_and_no_empty_column():
     assert "…" not in shown and "frames/s" not in shown
 
 
+@pytest.mark.parametrize(("told", "width"), [("90", 90), ("wide", 180), ("0", 180), ("", 180)])
+def test_the_table_is_as_wide_as_columns_says(monkeypatch, capsys, told, width):
+    monkeypatch.setenv("COLUMNS", told)
+    assert table.console_of().width == width
+
+
 def test_ours_and_the_peer_stand_side_by_side(tmp_path, traced, monkeypatch, capsys):
     """Each would have a process of its own; here they share this one. The peer computes in earnest."""
     from experiments.peers import hf_torch
@@ -554,7 +560,7 @@ def test_what_can_not_be_is_one_line(arguments, message, capsys):
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
 
 
-def test_the_peer_says_what_it_lacks(monkeypatch, capsys):
+def test_the_peer_says_what_it_lacks(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     from experiments.peers import hf_torch
 
@@ -562,6 +568,10 @@ def test_the_peer_says_what_it_lacks(monkeypatch, capsys):
     assert hf_torch.main(["decode", "--device", "cpu"]) == 2
     monkeypatch.delitem(sys.modules, "peft")
     assert "pip install -e '.[peers]'" in capsys.readouterr().err
+    for text in ("{}", "[1]", "{"):
+        (tmp_path / "figures.json").write_text(text)
+        assert hf_torch.main(["decode", "--device", "cpu", "--ceilings", str(tmp_path / "figures.json")]) == 2
+        assert "figures.json'; accepted: a file that experiments.bench --json wrote" in capsys.readouterr().err
     assert hf_torch.main(["worlds"]) == 2
     error = capsys.readouterr().err
     assert (

@@ -66,6 +66,8 @@ def test_absent_fields_take_their_defaults():
         ('{"model": {"initializer_range": 1.5}}', "^model.initializer_range is 1.5; accepted: 0 to below 1"),
         ('{"model": {"initializer_range": 0.1, "path": "x"}}', "initializer_range is 0.1; accepted: 0 with a"),
         ('{"policy": {"text_tokens": -1}}', "text_tokens is -1; accepted: 0 or more"),
+        ('{"model": {"lora": 3}}', "^model.lora is 3; accepted: an object"),
+        (f'{{"optimizer": {{"max_loss": {10**400}}}}}', "^optimizer.max_loss is 10+; accepted: a number"),
         ('{"checkpoint": {"every": 0}}', "^checkpoint.every is 0"),
     ],
 )
