@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+
+import tyro
 
 from vldac.evaluate.benchmark import Benchmark, BenchmarkError
 
@@ -83,15 +85,23 @@ class BalrogOptions:
 
 @dataclass(frozen=True)
 class Options:
-    """What of an evaluation concerns the benchmark; see `experiments.evaluate.Evaluate` for the fields."""
+    """What of an evaluation concerns the benchmark."""
 
-    benchmark: str
+    benchmark: Literal["vsi_bench", "visualwebbench", "balrog", "spatial", "pages"] = "spatial"
+    """What is asked."""
     data: Path | None = None
-    tasks: tuple[str, ...] = ()
+    """The folder of the benchmark's files; of vsi_bench and visualwebbench."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Only this task, or environment of balrog; may be given several times."""
     limit: int | None = None
+    """Only so many questions of each task; None = all, or 32 of what is rendered here."""
     max_pixels: int | None = None
+    """An image is scaled down to so many; 0 = the model's own rule, None = the benchmark's. Not for families
+    that scale every image to one size."""
     min_pixels: int | None = None
+    """An image is scaled up to so many; 0 = the model's own rule, None = the benchmark's."""
     seed: int = 0
+    """Of the questions that are rendered, of games, of sampled answers, and of the weights of nano."""
     vsi: VSIOptions = field(default_factory=VSIOptions)
     web: WebOptions = field(default_factory=WebOptions)
     spatial: SpatialOptions = field(default_factory=SpatialOptions)

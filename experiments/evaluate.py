@@ -30,9 +30,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
 from rich.console import Console
 from rich.text import Text
 
@@ -64,27 +63,12 @@ class Evaluate(Options):
 
     model: str = ""
     """A run's folder, a checkpoint as Hugging Face keeps it or its id on the hub, or nano."""
-    benchmark: Literal["vsi_bench", "visualwebbench", "balrog", "spatial", "pages"] = "spatial"
-    """What is asked."""
-    data: Path | None = None
-    """The folder of the benchmark's files; of vsi_bench and visualwebbench."""
-    tasks: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Only this task, or environment of balrog; may be given several times."""
-    limit: int | None = None
-    """Only so many questions of each task; None = all, or 32 of what is rendered here."""
     lanes: int = 8
     """Answers written at once."""
     max_length: int = 0
     """Tokens of a prompt and its answer at most; 0 = what the benchmark's own settings need."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """What is computed in; None = the run's own, or float32 on a CPU and bfloat16 elsewhere."""
-    max_pixels: int | None = None
-    """An image is scaled down to so many; 0 = the model's own rule, None = the benchmark's. Not for families
-    that scale every image to one size."""
-    min_pixels: int | None = None
-    """An image is scaled up to so many; 0 = the model's own rule, None = the benchmark's."""
-    seed: int = 0
-    """Of the questions that are rendered, of games, of sampled answers, and of the weights of nano."""
     folder: Path = Path("results")
     """Where results are kept."""
     name: str = ""
