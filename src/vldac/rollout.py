@@ -37,10 +37,11 @@ class RolloutConfig:
     """Worlds side by side on the device."""
     steps: int = 8
     """Environment steps of each world in one iteration."""
-    invalid: Literal["noop", "penalty", "random"] = "noop"
+    invalid: Literal["noop", "penalty", "random"] = "penalty"
     """An answer that names no action: nothing moves and the step is counted ("noop"); the same and
     `invalid_penalty` off the reward ("penalty"); or a uniformly random action is taken in its place, as the
-    reference code does ("random")."""
+    reference code does ("random"). A lost step alone costs hardly anything where gamma is near 1, and such answers
+    spread."""
     invalid_penalty: float = 0.1
     """What an invalid answer costs with invalid="penalty"."""
     reset_pool: int = 0

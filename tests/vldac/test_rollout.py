@@ -76,6 +76,10 @@ def test_what_an_invalid_answer_does(run, invalid):
     np.testing.assert_array_equal(t.reward[spoken], (said[spoken] == right[spoken]).astype(np.float32))
 
 
+def test_an_invalid_answer_costs_reward_unless_asked_otherwise():
+    assert RolloutConfig().invalid == "penalty" and RolloutConfig().invalid_penalty > 0
+
+
 def test_episodes_are_bookkept_as_a_loop_would(run, signal):
     _, t = run("noop", steps=20)
     for lane in range(t.valid.shape[1]):
