@@ -119,6 +119,8 @@ def _family(
             start.policy, max_tokens=max_tokens, text_observation=text_tokens > 0, text_tokens=text_tokens
         ),
         imitation=imitation,
+        # Without it the first iteration that trains the model carries it up to 2.9 nats a token off.
+        optimizer=dataclasses.replace(start.optimizer, rise=16),
         evaluation=EvaluationConfig(unseen=(f"{world}{options}split=test",)),
     )
 

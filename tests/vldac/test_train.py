@@ -174,7 +174,8 @@ def test_each_group_is_shuffled_by_itself():
 
 
 def test_the_learning_rate_falls_along_the_cosine(make):
-    setup = make(iterations=4, final_learning_rate=1e-5, learning_rate=1e-3)
+    at_once = VLDACConfig(critic_warmup=0)
+    setup = make(algorithm=at_once, iterations=4, final_learning_rate=1e-5, learning_rate=1e-3)
     updates = setup.iterations * setup.updates
     params = {"model": jnp.ones(3), "value": jnp.ones(3)}
     transformation = setup.transformation()
@@ -187,6 +188,17 @@ def test_the_learning_rate_falls_along_the_cosine(make):
     np.testing.assert_allclose(model, want, rtol=1e-3)
     np.testing.assert_allclose(value, setup.optimizer.critic_learning_rate, rtol=1e-3)
     np.testing.assert_allclose(jax.vmap(setup.schedule)(jnp.arange(updates + 1)), want, rtol=1e-5)
+
+
+def test_the_learning_rate_rises_once_the_critic_has_warmed_up(make):
+    rising, flat = (make(iterations=40, algorithm=VLDACConfig(critic_warmup=3), rise=rise) for rise in (16, 0))
+    first = 3 * rising.updates
+    updates = jnp.arange(first + 32)
+    shares = jax.vmap(rising.schedule)(updates)[first:] / jax.vmap(flat.schedule)(updates)[first:]
+    np.testing.assert_allclose(shares, np.minimum(np.arange(1, 33) / 16, 1.0), rtol=1e-5)
+    assert not jax.vmap(rising.schedule)(updates[:first]).any()
+    with pytest.raises(ValueError, match="rise is -1; accepted: 0 or more"):
+        OptimizerConfig(rise=-1)
 
 
 def test_the_models_first_steps_are_no_longer_for_the_critics_warm_up(make):
