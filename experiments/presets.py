@@ -120,7 +120,7 @@ def _family(
         ),
         imitation=imitation,
         # Without it the first iteration that trains the model carries it up to 2.9 nats a token off.
-        optimizer=dataclasses.replace(start.optimizer, rise=16),
+        optimizer=dataclasses.replace(start.optimizer, warmup=16),
         evaluation=EvaluationConfig(unseen=(f"{world}{options}split=test",)),
     )
 

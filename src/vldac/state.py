@@ -34,7 +34,7 @@ class OptimizerConfig:
 
     learning_rate: float = 5e-5
     """Of the model, at the start; falls along a cosine to `final_learning_rate`."""
-    rise: int = 0
+    warmup: int = 0
     """Updates over which the model's learning rate rises, once the critic has warmed up; 0 = it is there at once.
     Adam's first steps are as long as the learning rate whatever the gradient, and can carry a model off: where
     `train/kl_reference` leaps in the first iteration in which the model learns, 16 helps."""
@@ -70,7 +70,7 @@ class OptimizerConfig:
                 f"final_learning_rate is {self.final_learning_rate}; accepted: 0 to learning_rate, "
                 f"which is {self.learning_rate}"
             )
-        for name, least in (("rise", 0), ("epochs", 1), ("minibatch", 1), ("microbatch", 0), ("max_skipped", 1)):
+        for name, least in (("warmup", 0), ("epochs", 1), ("minibatch", 1), ("microbatch", 0), ("max_skipped", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: {least} or more")
         if self.minibatch % (self.microbatch or self.minibatch):
@@ -119,7 +119,7 @@ class Setup:
     def schedule(self, update: Int[Array, ""]) -> Float[Array, ""]:
         """The model's learning rate at optimizer update number `update`.
 
-        Worked example, a rise of 4: the model's first updates have 1/4, 2/4, 3/4 and all of the cosine's.
+        Worked example, a warm-up of 4: the model's first updates have 1/4, 2/4, 3/4 and all of the cosine's.
         """
         config = self.optimizer
         cosine = optax.cosine_decay_schedule(
@@ -128,7 +128,7 @@ class Setup:
             alpha=config.final_learning_rate / config.learning_rate,
         )(update)
         nth = update + 1 - self.algorithm.critic_warmup * self.updates  # of the model's own updates, from 1
-        return cosine * jnp.clip(nth / max(config.rise, 1), 0.0, 1.0)
+        return cosine * jnp.clip(nth / max(config.warmup, 1), 0.0, 1.0)
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimizer of what is trained: the model or its adapter, and the value head."""

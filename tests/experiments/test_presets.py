@@ -18,7 +18,7 @@ def test_a_familys_preset_trains_on_one_part_of_the_instances_and_is_judged_on_t
     assert config.world.endswith("split=train")
     assert config.evaluation.unseen == (config.world.removesuffix("train") + "test",)
     assert config.model.preset == "nano"
-    assert config.optimizer.rise == 16, "their first steps are too long without it, MiniWorld's are not"
+    assert config.optimizer.warmup == 16, "their first steps are too long without it, MiniWorld's are not"
     build(config)  # the parts fit each other
 
 

@@ -191,14 +191,15 @@ def test_the_learning_rate_falls_along_the_cosine(make):
 
 
 def test_the_learning_rate_rises_once_the_critic_has_warmed_up(make):
-    rising, flat = (make(iterations=40, algorithm=VLDACConfig(critic_warmup=3), rise=rise) for rise in (16, 0))
+    late = VLDACConfig(critic_warmup=3)
+    rising, flat = (make(iterations=40, algorithm=late, warmup=updates) for updates in (16, 0))
     first = 3 * rising.updates
     updates = jnp.arange(first + 32)
     shares = jax.vmap(rising.schedule)(updates)[first:] / jax.vmap(flat.schedule)(updates)[first:]
     np.testing.assert_allclose(shares, np.minimum(np.arange(1, 33) / 16, 1.0), rtol=1e-5)
     assert not jax.vmap(rising.schedule)(updates[:first]).any()
-    with pytest.raises(ValueError, match="rise is -1; accepted: 0 or more"):
-        OptimizerConfig(rise=-1)
+    with pytest.raises(ValueError, match="warmup is -1; accepted: 0 or more"):
+        OptimizerConfig(warmup=-1)
 
 
 def test_the_models_first_steps_are_no_longer_for_the_critics_warm_up(make):
