@@ -54,6 +54,7 @@ def test_a_world_of_ones_own_is_trained_in_by_its_name(monkeypatch):
 
 
 def test_a_world_of_ones_own_that_breaks_the_contract_is_refused_in_a_line(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")  # or the line is broken where the terminal ends
     monkeypatch.setattr(envs_jax.world, "_BUILDERS", dict(envs_jax.world._BUILDERS))
     for field, value in (("max_steps", None), ("instruction", "")):
         kind = type("Own", (NumberLine,), {field: value})
