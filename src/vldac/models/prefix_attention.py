@@ -114,7 +114,7 @@ def _backward(scale, interpret, kept, d_out):
     query, key, value, shared_key, shared_value, plan, out, log_sum = kept
     bits, last, first = plan
     batch, slots, heads, width = query.shape
-    keys, kv_heads, group = *key.shape[1:3], heads // key.shape[2]
+    kv_heads, group = key.shape[2], heads // key.shape[2]
     call = partial(pl.pallas_call, interpret=interpret)
     numbers = _numbers(scale, interpret)
 
@@ -129,9 +129,7 @@ def _backward(scale, interpret, kept, d_out):
         name="prefix_attention_query",
     )(query, key, value, shared_key, shared_value, bits, last, out, d_out, log_sum)
 
-    queries = pl.BlockSpec((None, slots, group, width), lambda block, k, b: (b, 0, k, 0))
-    sums = pl.BlockSpec((group, None, slots), lambda block, k, b: (k, b, 0))
-    own = pl.BlockSpec((None, keys, None, width), lambda block, k, b: (b, 0, k, 0))
+    queries, sums, own = by_rows.queries, by_rows.sums, by_rows.own
     d_key, d_value = call(
         partial(_own_kernel, **numbers),
         grid=(first.shape[1], kv_heads, batch),
@@ -139,8 +137,8 @@ def _backward(scale, interpret, kept, d_out):
             own,
             own,
             *(queries, queries, sums, sums),
-            pl.BlockSpec((None, *bits.shape[1:]), lambda block, k, b: (b, 0, 0)),
-            pl.BlockSpec((None, None), lambda block, k, b: (b, block)),
+            by_rows.bits,
+            by_rows.of_block,
         ],
         out_specs=[own, own],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (key, value)],
@@ -182,7 +180,8 @@ class _ByRows:
 
     Attributes:
       inputs: of query, key, value, the prefix's keys and values, `bits` and `last`.
-      queries: of [B, S, N, D].
+      queries, own, bits: of [B, S, N, D], [B, T, K, D] and [B, W, S], what is a lane's and a key's.
+      of_block: of [B, blocks], the block's number.
       sums, sums_shape: of float32[N, B, S], a number for each row.
     """
 
@@ -195,14 +194,11 @@ class _ByRows:
         self.queries = pl.BlockSpec((None, slots, group, width), lambda block, k, b: (b, 0, k, 0))
         self.sums = pl.BlockSpec((group, None, slots), lambda block, k, b: (k, b, 0))
         self.sums_shape = jax.ShapeDtypeStruct((heads, batch, slots), jnp.float32)
-        own = pl.BlockSpec((None, keys, None, width), lambda block, k, b: (b, 0, k, 0))
+        self.own = pl.BlockSpec((None, keys, None, width), lambda block, k, b: (b, 0, k, 0))
+        self.bits = pl.BlockSpec((None, *bits.shape[1:]), lambda block, k, b: (b, 0, 0))
+        self.of_block = pl.BlockSpec((None, None), lambda block, k, b: (b, block))
         shared = pl.BlockSpec((None, *shared_key.shape[1:]), lambda block, k, b: (k, 0, 0))
-        self.inputs = [
-            self.queries,
-            *(own, own, shared, shared),
-            pl.BlockSpec((None, *bits.shape[1:]), lambda block, k, b: (b, 0, 0)),
-            pl.BlockSpec((None, None), lambda block, k, b: (b, block)),
-        ]
+        self.inputs = [self.queries, self.own, self.own, shared, shared, self.bits, self.of_block]
 
 
 def _numbers(scale, interpret):
