@@ -11,11 +11,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from experiments.bench import energy
 
 # (side of the square product, bytes of the copied array), large enough to fill the device; seconds of each.
 SIZES = {"cpu": (1024, 2**26, 0.3), "gpu": (8192, 2**30, 2.0), "tpu": (8192, 2**30, 2.0)}
@@ -28,16 +30,19 @@ class Ceilings:
     Attributes:
       matmul: FLOP/s by dtype: "bfloat16" and "float32" (whose products are not rounded to less).
       bandwidth: bytes/s of a copy, read and written bytes counted.
+      watts: drawn meanwhile, of "bfloat16", "float32" and "copy"; empty where they are not metered.
     """
 
     matmul: dict[str, float]
     bandwidth: float
+    watts: dict[str, float] = field(default_factory=dict)
 
     def times(self, devices: int) -> Ceilings:
         """Of so many devices that share the work without waiting for each other."""
         return Ceilings(
             {name: devices * rate for name, rate in self.matmul.items()},
             devices * self.bandwidth,
+            {name: devices * watts for name, watts in self.watts.items()},
         )
 
 
@@ -50,14 +55,23 @@ def measure(platform: str | None = None) -> Ceilings:
     platform = platform or jax.default_backend()
     side, size, seconds = SIZES.get(platform, SIZES["gpu"])
 
+    watts: dict[str, float] = {}
+
+    def kept_up(name, function, *args):
+        with energy.metered(energy.gpus()[:1]) as spent:
+            result = steady(function, *args, seconds=seconds)
+        if spent.watts is not None:
+            watts[name] = spent.watts
+        return result
+
     def product(dtype, precision):
         x = jax.random.normal(jax.random.key(0), (side, side), jnp.dtype(dtype))
         times = jax.jit(lambda x, y: jnp.matmul(x, y, precision=precision))
-        return 2 * side**3 / steady(times, x, x, seconds=seconds)
+        return 2 * side**3 / kept_up(dtype, times, x, x)
 
     matmul = {"bfloat16": product("bfloat16", "default"), "float32": product("float32", "highest")}
     x = jnp.zeros(size // 4, jnp.float32)
-    return Ceilings(matmul, 2 * size / steady(jax.jit(lambda x: x + 1), x, seconds=seconds))
+    return Ceilings(matmul, 2 * size / kept_up("copy", jax.jit(lambda x: x + 1), x), watts)
 
 
 def steady(

@@ -73,12 +73,12 @@ class Model:
         images = policy.config.history
 
         once = compile_ahead(jax.jit(policy.prepare), params)
-        once_seconds = timed(lambda: once.call(params), self.repeats)
+        once_timing = timed(lambda: once.call(params), self.repeats)
         prepared = once.call(params)
         value = compile_ahead(jax.jit(policy.value), prepared, observation)
-        value_seconds = timed(lambda: value.call(prepared, observation), self.repeats)
+        value_timing = timed(lambda: value.call(prepared, observation), self.repeats)
         act = compile_ahead(jax.jit(policy.act), prepared, observation, key)
-        act_seconds = timed(lambda: act.call(prepared, observation, key), self.repeats)
+        act_timing = timed(lambda: act.call(prepared, observation, key), self.repeats)
 
         mask = np.asarray(act.call(prepared, observation, key).mask)
         alive = [int(count) for count in mask.sum(0) if count]
@@ -99,7 +99,7 @@ class Model:
                 "decode",
                 "once a rollout",
                 {},
-                seconds=once_seconds,
+                timing=once_timing,
                 counts={},
                 stages=work.static_text(self.sizes, self._prefix),
                 compile_seconds=once.compile_seconds,
@@ -109,7 +109,7 @@ class Model:
                 "decode",
                 "prompt",
                 {},
-                seconds=value_seconds,
+                timing=value_timing,
                 counts={},
                 stages=prompt,
                 compile_seconds=value.compile_seconds,
@@ -119,18 +119,17 @@ class Model:
                 "decode",
                 "prompt and answer",
                 size,
-                seconds=act_seconds,
+                timing=act_timing,
                 counts=tokens,
                 stages=[*prompt, *answers],
                 **program,
             ),
         ]
-        # The fastest less the fastest, and so on: on a device that others use, too, it may still be nothing.
-        rest = tuple(whole - part for whole, part in zip(sorted(act_seconds), sorted(value_seconds), strict=True))
-        if min(rest) > 0:
+        rest = act_timing.less(value_timing)
+        if min(rest.seconds) > 0:
             note = "the time of prompt and answer, less that of the prompt alone"
             rows.append(
-                self._row("decode", "answer", size, seconds=rest, counts=tokens, stages=answers, notes=[note])
+                self._row("decode", "answer", size, timing=rest, counts=tokens, stages=answers, notes=[note])
             )
         return rows
 
@@ -144,7 +143,7 @@ class Model:
 
         args = state.policy_params, state.lanes, jax.random.key(2)
         program = compile_ahead(jax.jit(gather), *args)
-        seconds = timed(lambda: program.call(*args), self.repeats)
+        timing = timed(lambda: program.call(*args), self.repeats)
         trajectory = program.call(*args)
         mask = trajectory.response.mask
         tokens, steps = int(mask.sum()), int(trajectory.valid.sum())
@@ -155,7 +154,7 @@ class Model:
                 "rollout",
                 "experience",
                 {"steps": setup.rollout.steps},
-                seconds=seconds,
+                timing=timing,
                 counts={"useful_tokens": tokens, "loop_tokens": looped, "env_steps": steps},
                 stages=self._rollout_work(steps, tokens, context),
                 compile_seconds=program.compile_seconds,
@@ -170,7 +169,7 @@ class Model:
         setup, state, key = self.setup, self.state, jax.random.key(3)
         trajectory = _full(setup, state, key)
         program = compile_ahead(jax.jit(learning.update, static_argnums=0), setup, state, trajectory, key)
-        seconds = timed(lambda: program.call(state, trajectory, key), self.repeats)
+        timing = timed(lambda: program.call(state, trajectory, key), self.repeats)
         steps = setup.rollout.worlds * setup.rollout.steps
         tokens = steps * setup.policy.config.max_tokens
         context = float(_context_tokens(setup.policy, trajectory.observation).mean())
@@ -179,7 +178,7 @@ class Model:
                 "update",
                 "reference and epochs",
                 self._update_size,
-                seconds=seconds,
+                timing=timing,
                 counts={"useful_tokens": tokens, "env_steps": steps},
                 stages=self._update_work(steps, tokens, context),
                 compile_seconds=program.compile_seconds,
@@ -204,7 +203,7 @@ class Model:
             done.append(metrics)
             return self.state, metrics
 
-        seconds = timed(step, self.repeats)
+        timing = timed(step, self.repeats)
         steps, tokens = (
             float(np.mean([float(metrics[f"rollout/{name}"]) for metrics in done[1:]]))
             for name in ("env_steps", "tokens")
@@ -215,7 +214,7 @@ class Model:
                 "iteration",
                 "rollout and update",
                 {"steps": setup.rollout.steps, **self._update_size},
-                seconds=seconds,
+                timing=timing,
                 counts={"useful_tokens": tokens, "env_steps": steps},
                 stages=[*self._rollout_work(steps, tokens, context), *self._update_work(steps, tokens, context)],
                 compile_seconds=compile_seconds,

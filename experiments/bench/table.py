@@ -18,6 +18,7 @@ from rich.text import Text
 
 from experiments.bench.ceilings import Ceilings
 from experiments.bench.kernels import Kernel
+from experiments.bench.measure import Timing
 from experiments.bench.work import Number, Stage, limit, total
 from vldac.metrics import write_atomically
 
@@ -41,7 +42,7 @@ class Row:
     Attributes:
       piece, what: "decode", "answer".
       size: what it was timed on, by name: lanes, tokens.
-      seconds: of each repetition.
+      timing: of each repetition.
       counts: of `COUNTS`, in one repetition: `useful_tokens` end with their answer, `loop_tokens` are all that the
         lanes' loop went through, those behind an answer's end included.
       stages: the work that it needs; none = nothing to compare with.
@@ -54,7 +55,7 @@ class Row:
     piece: str
     what: str
     size: Mapping[str, int]
-    seconds: Sequence[Number]
+    timing: Timing
     counts: Mapping[str, Number]
     stages: Sequence[Stage] = ()
     dtype: str = "float32"
@@ -66,7 +67,8 @@ class Row:
 
     def record(self, ceilings: Ceilings) -> dict[str, Any]:
         """Everything about it, JSON-ready; None where nothing is known."""
-        median = statistics.median(self.seconds)
+        seconds, joules = self.timing.seconds, self.timing.joules
+        median = statistics.median(seconds)
         flops, size = total(self.stages)
         least = limit(self.stages, ceilings, self.dtype)
         known = bool(self.stages)
@@ -82,7 +84,9 @@ class Row:
             "runner": self.runner,
             "size": dict(self.size),
             "compile_seconds": self.compile_seconds,
-            "seconds": {"median": median, "min": min(self.seconds), "all": list(self.seconds)},
+            "seconds": {"median": median, "min": min(seconds), "all": list(seconds)},
+            "joules": joules,
+            "watts": None if joules is None else joules / statistics.mean(seconds),
             **{
                 f"{name}_per_second": self.counts[name] / median if name in self.counts else None
                 for name in COUNTS
@@ -136,11 +140,14 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     """Prints what `write` writes, the figures that people look at first."""
     facts = result["hardware"]
     ceilings = result["ceilings"]
-    rates = ", ".join(f"{name} {rate / 1e12:,.3g} TFLOP/s" for name, rate in ceilings["matmul"].items())
+    watts = {name: f" at {value:,.0f} W" for name, value in ceilings["watts"].items()}
+    rates = ", ".join(
+        f"{name} {rate / 1e12:,.3g} TFLOP/s{watts.get(name, '')}" for name, rate in ceilings["matmul"].items()
+    )
     lines = [
         result["command"],
         f"{facts['device']}; {result['model']}",
-        f"this device, measured now: {rates}, copy {ceilings['bandwidth'] / 1e9:,.4g} GB/s",
+        f"this device, measured now: {rates}, copy {ceilings['bandwidth'] / 1e9:,.4g} GB/s{watts.get('copy', '')}",
     ]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
@@ -173,6 +180,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
         *((heading, [_number(row[f"{count}_per_second"]) for row in rows]) for count, heading in COUNTS.items()),
         ("TFLOP/s", [_number(row["flops_per_second"], 1e-12) for row in rows]),
         ("GB/s", [_number(row["bytes_per_second"], 1e-9) for row in rows]),
+        ("J", [_number(row["joules"]) for row in rows]),
+        ("W", [_number(row["watts"]) for row in rows]),
         ("limit ms", [_number(row["limit_seconds"], 1e3) for row in rows]),
         ("of limit", [_number(row["of_limit"]) for row in rows]),
         ("GiB", [_number(row["program_bytes"], 2**-30) for row in rows]),

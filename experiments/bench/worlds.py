@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 import envs_jax
-from experiments.bench.measure import compile_ahead, timed
+from experiments.bench.measure import Timing, compile_ahead, timed
 from experiments.bench.table import Row
 from experiments.config import ConfigError
 from vldac.lanes import ResetPool, advance, begin, random_actions, select
@@ -53,7 +53,7 @@ def measure_worlds(
                     piece="worlds",
                     what=f"{name}, render",
                     size=size,
-                    seconds=timed(lambda program=program, states=states: program.call(states), repeats),
+                    timing=timed(lambda program=program, states=states: program.call(states), repeats),
                     counts={"frames": number},
                     compile_seconds=program.compile_seconds,
                     device_bytes=program.device_bytes,
@@ -67,7 +67,7 @@ def measure_worlds(
                         piece="worlds",
                         what=f"{name}, {what}",
                         size={**size, "steps": _STEPS},
-                        seconds=timed(lambda program=program: program.call(jax.random.key(0)), repeats),
+                        timing=timed(lambda program=program: program.call(jax.random.key(0)), repeats),
                         counts={"env_steps": steps} | ({"frames": steps} if run is _frames else {}),
                         compile_seconds=program.compile_seconds,
                         device_bytes=program.device_bytes,
@@ -89,7 +89,12 @@ def measure_original(
     done = subprocess.run([sys.executable, "-m", "experiments.peers.miniworld_gl", *words], stdout=subprocess.PIPE)
     if done.returncode:
         raise ConfigError("original is True; accepted where the line above does not come")
-    return [Row(piece="worlds", runner="miniworld", **row) for row in json.loads(done.stdout)]
+    rows = json.loads(done.stdout)
+    timings = [Timing(tuple(row.pop("seconds"))) for row in rows]
+    return [
+        Row(piece="worlds", runner="miniworld", timing=timing, **row)
+        for timing, row in zip(timings, rows, strict=True)
+    ]
 
 
 def _fresh(world: Any, number: int) -> Any:

@@ -36,6 +36,7 @@ import numpy as np
 
 from experiments.bench import work
 from experiments.bench.ceilings import SIZES, Ceilings, steady
+from experiments.bench.measure import Timing, timed
 from experiments.bench.options import Options, parse, parts_of
 from experiments.bench.table import Row, console_of, show, write
 from experiments.build import Parts
@@ -156,6 +157,7 @@ class Peer:
         self.repeats = options.repeats
         self.setup, self.sizes = parts.setup, work.Sizes.of(parts)
         self.wait = waiter(torch, options.device)
+        self.gpus = [torch.cuda.current_device()] if options.device == "cuda" else []
         self.model = self._draw()
 
     def decode(self) -> list[Row]:
@@ -175,7 +177,7 @@ class Peer:
 
         self.model.eval()
         with self.torch.no_grad():
-            lanes, seconds = self._fitting(generate, self.setup.rollout.worlds)
+            lanes, timing = self._fitting(generate, self.setup.rollout.worlds)
         tokens = lanes * length
         prefix, context, history = self._shape
         stages = [
@@ -186,7 +188,7 @@ class Peer:
         ]
         size = {"lanes": lanes, "answer": length, "static": prefix, "context": context}
         counts = {"useful_tokens": tokens, "loop_tokens": tokens}
-        return [self._row("decode", "prompt and answer", size, seconds, counts, stages)]
+        return [self._row("decode", "prompt and answer", size, timing, counts, stages)]
 
     def update(self) -> list[Row]:
         """A rollout's reference pass and its epochs forward and backward, added up from single microbatches."""
@@ -213,9 +215,7 @@ class Peer:
 
         samples, learning = self._fitting(learn, config.microbatch or config.minibatch)
         samples, referring = self._fitting(refer, samples)
-        seconds = tuple(
-            steps / samples * (config.epochs * one + other) for one, other in zip(learning, referring, strict=True)
-        )
+        timing = learning.times(steps / samples * config.epochs).plus(referring.times(steps / samples))
         prefix, context, history = self._shape
         stages = work.update(
             self.sizes, steps, steps * length, prefix, context, history, config.epochs, self.setup.updates
@@ -223,16 +223,18 @@ class Peer:
         size = {"experience": steps, "epochs": config.epochs, "microbatch": samples}
         size |= {"static": prefix, "context": context}
         counts = {"useful_tokens": steps * length, "env_steps": steps}
-        note = f"{statistics.median(learning) * 1e3:.0f} ms forward and backward a microbatch; no optimizer"
-        return [self._row("update", "reference and epochs", size, seconds, counts, stages, [note])]
+        note = (
+            f"{statistics.median(learning.seconds) * 1e3:.0f} ms forward and backward a microbatch; no optimizer"
+        )
+        return [self._row("update", "reference and epochs", size, timing, counts, stages, [note])]
 
-    def _row(self, piece, what, size, seconds, counts, stages, notes=()) -> Row:
+    def _row(self, piece, what, size, timing, counts, stages, notes=()) -> Row:
         peak = self.torch.cuda.max_memory_allocated() if self.device == "cuda" else None
         return Row(
             piece,
             what,
             size,
-            seconds,
+            timing,
             counts,
             stages,
             dtype=self.sizes.dtype,
@@ -298,23 +300,20 @@ class Peer:
             "image_grid_thw": torch.tensor([[1, *grid]] * images, device=self.device),
         }
 
-    def _fitting(self, function: Callable[[int], Any], number: int) -> tuple[int, tuple[float, ...]]:
-        """(how many at a time, seconds of each repetition): half as many again and again until they fit.
+    def _fitting(self, function: Callable[[int], Any], number: int) -> tuple[int, Timing]:
+        """(how many at a time, their time): half as many again and again until they fit.
 
         Raises:
           ConfigError: not even one fits.
         """
+
+        def call():
+            function(number)
+            self.wait(None)
+
         while True:
             try:
-                function(number)
-                seconds = []
-                for _ in range(self.repeats):
-                    self.wait(None)
-                    started = time.perf_counter()
-                    function(number)
-                    self.wait(None)
-                    seconds.append(time.perf_counter() - started)
-                return number, tuple(seconds)
+                return number, timed(call, self.repeats, self.gpus)
             except self.torch.OutOfMemoryError as error:
                 if number == 1:
                     raise ConfigError("the peer does not fit this device, one at a time") from error

@@ -26,7 +26,7 @@ from experiments.bench import ceilings, model, options, table, work, worlds
 from experiments.bench.ceilings import Ceilings
 from experiments.bench.kernels import busiest
 from experiments.bench.lengths import TimedPolicy
-from experiments.bench.measure import Program
+from experiments.bench.measure import Program, Timing
 from experiments.bench.options import PIECES, parse, parts_of
 from experiments.bench.table import COUNTS, Row, compare
 from experiments.config import ConfigError
@@ -257,11 +257,12 @@ def test_the_slower_of_bytes_and_operations_limits_each_stage():
     stages = [work.Stage("a", flops=30, bytes=2), work.Stage("b", flops=10, bytes=8, times=2), work.Stage("a")]
     assert work.limit(stages, found, "float32") == 3 + 2 * 4
     assert work.limit(stages, found.times(2), "float32") == (3 + 2 * 4) / 2
-    row = Row("decode", "answer", {}, [20.0, 22.0, 40.0], {"useful_tokens": 44}, stages).record(found)
+    row = Row("decode", "answer", {}, Timing((20.0, 22.0, 40.0)), {"useful_tokens": 44}, stages).record(found)
     assert row["of_limit"] == 11 / 22 and row["seconds"]["min"] == 20 and row["useful_tokens_per_second"] == 2
     assert row["stages"]["a"] == {"flops": 30, "bytes": 2, "limit_seconds": 3}
     assert row["flops_per_second"] == 50 / 22 and row["bytes_per_second"] == 18 / 22
-    other = Row("decode", "answer", {}, [10.0], {"useful_tokens": 5}, runner="transformers").record(found)
+    assert row["joules"] is None and row["watts"] is None
+    other = Row("decode", "answer", {}, Timing((10.0,)), {"useful_tokens": 5}, runner="transformers").record(found)
     assert other["of_limit"] is None
     (ratio,) = compare([row, other])
     assert ratio["ratio"] == 2 / 0.5
@@ -342,6 +343,7 @@ def test_a_narrow_terminal_keeps_every_figure_whole_and_no_empty_column():
     }
     row |= {"seconds": {"median": 12.345, "min": 0.1}, "compile_seconds": 678.0, "bytes_per_second": 9.87e12}
     row |= {"limit_seconds": 1.0, "of_limit": 0.123, "notes": []}
+    row |= {"joules": None, "watts": None}
     facts = {
         "hardware": {"device": "1 x cpu"},
         "model": "",
