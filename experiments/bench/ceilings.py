@@ -58,6 +58,7 @@ def measure(platform: str | None = None) -> Ceilings:
     watts: dict[str, float] = {}
 
     def kept_up(name, function, *args):
+        jax.block_until_ready(function(*args))  # compiling draws next to nothing
         with energy.metered(energy.gpus()[:1]) as spent:
             result = steady(function, *args, seconds=seconds)
         if spent.watts is not None:

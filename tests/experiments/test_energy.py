@@ -18,13 +18,13 @@ from experiments.bench.table import Row
 
 
 class Nvml(SimpleNamespace):
-    """Four GPUs, number n drawing 100 (n + 1) W by the clock that the tests set."""
+    """Four GPUs, number n drawing 100 (n + 1) W for `now` seconds and nothing for `idle` ones."""
 
     class NVMLError(Exception):
         pass
 
     def __init__(self, supported: bool = True):
-        super().__init__(now=0.0, supported=supported)
+        super().__init__(now=0.0, idle=0.0, supported=supported)
 
     def nvmlInit(self):
         pass
@@ -48,7 +48,7 @@ class Nvml(SimpleNamespace):
 def nvml(monkeypatch):
     found = Nvml()
     monkeypatch.setitem(sys.modules, "pynvml", found)
-    monkeypatch.setattr(time, "perf_counter", lambda: found.now)
+    monkeypatch.setattr(time, "perf_counter", lambda: found.now + found.idle)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return found
 
@@ -107,12 +107,25 @@ def test_timings_are_added_and_taken_apart_with_their_energy():
     assert whole.less(Timing((1.0, 2.0))) == Timing((2.0, 3.0))
 
 
-def test_ceilings_say_what_one_device_draws_at_them(nvml, monkeypatch):
+def test_ceilings_say_what_one_device_draws_at_them_and_not_while_they_are_compiled(nvml, monkeypatch):
     def steady(function, *args, seconds):
+        function(*args)
         nvml.now += 4.0
         return 0.5
 
+    def jit(function):
+        compiled = []
+
+        def call(*args):
+            if not compiled:
+                nvml.idle += 30.0
+            compiled.append(None)
+            return function(*args)
+
+        return call
+
     monkeypatch.setattr(ceilings, "steady", steady)
+    monkeypatch.setattr(ceilings.jax, "jit", jit)
     monkeypatch.setattr(energy, "gpus", lambda: [1, 2])
     found = ceilings.measure("cpu")
     assert found.watts == {"bfloat16": 200, "float32": 200, "copy": 200}
