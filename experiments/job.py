@@ -17,6 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ from experiments.restore import (
     saved_warm_start,
     stage_key,
 )
-from experiments.runtime import compile_iteration, compiled
+from experiments.runtime import Programs, lower_collect, lower_learn
 from vldac import imitation, memory, mesh, train, watch
 from vldac.checkpoint import Checkpointer, Restored
 from vldac.evaluate.worlds import Recording, Results, play_policy, play_scripted
@@ -78,7 +79,7 @@ class Job:
         self.console = console
         self.clock = Clock()
         self._writes = jax.process_index() == 0  # the run's files, all but what a checkpoint needs of others
-        self._programs: dict[Any, Any] = {}
+        self._programs = Programs(self.clock)
         self._memory = memory.device_memory()
         self._wrong: set[str] = set()  # conditions that hold at present
         self._counted: int | None = None  # bytes of an iteration, once the compiler has told
@@ -123,6 +124,9 @@ class Job:
                     checkpoints.save(0, saved_part(state), {"seconds": self.clock.dump()}, blocking=True)
             if state is not None and self._writes:
                 shutil.rmtree(self.run_dir / WARM_START_FOLDER, ignore_errors=True)
+            if state is not None and not interrupt.wanted and int(state.iteration) < setup.iterations:
+                display.stage("compiling")
+                self._prepare(state)
             if state is not None and not interrupt.wanted:
                 self._judge("before", state, display, interrupt)
             if state is not None and not interrupt.wanted:
@@ -139,12 +143,30 @@ class Job:
     def _key(self, stage: int) -> jax.Array:
         return stage_key(self.parts, stage)
 
-    def _compiled(self, name: Any, jitted: Any, *args: Any) -> Callable:
-        """The compiled program for these arguments, by name; compiling is booked as such."""
-        if name not in self._programs:
-            with self.clock("compile"):
-                (self._programs[name],) = compiled(jitted.lower(*args))
-        return self._programs[name]
+    def _prepare(self, state: train.TrainState) -> None:
+        """Compiles, side by side, all that a run wants from the warm start on.
+
+        Raises:
+          DoesNotFit: as `_halves`.
+        """
+        if self.parts.config.evaluation.episodes:
+            measured = read_summary(self.run_dir).get("success_rate", {})
+            for name in self.parts.policies:
+                if "expert" not in measured.get(name, {}):
+                    self._announce_baseline(name)
+                self._announce_play(name, state.policy_params)
+        self._halves(state)
+
+    def _announce_play(self, name: str, params: Any) -> None:
+        config = self.parts.config.evaluation
+        record = config.record if name == self.parts.config.world else 0
+        args = self.parts.policies[name], self.parts.worlds[name], params, self._key(EVALUATION)
+        static = config.episodes, config.lanes, record
+        self._programs.announce(("play", name), lambda: _evaluate.lower(*args, *static))
+
+    def _announce_baseline(self, name: str) -> None:
+        args = self.parts.worlds[name], self._key(BASELINES), self.parts.config.evaluation.episodes
+        self._programs.announce(("baselines", name), lambda: _baselines.lower(*args))
 
     def _halves(self, state: train.TrainState) -> tuple[Callable, Callable]:
         """The two programs of an iteration.
@@ -153,12 +175,12 @@ class Job:
           DoesNotFit: the compiler says that they need more memory than there is.
         """
         setup = self.parts.setup
-        if "iteration" not in self._programs:
-            with self.clock("compile"):
-                self._programs["iteration"] = compile_iteration(setup, state, self.parts.mesh)
-            self._counted = memory.iteration_bytes(*self._programs["iteration"], state)
-            memory.check(setup, self._counted or 0, self._memory, "the compiler's count")
-        return self._programs["iteration"]
+        self._programs.announce("collect", lambda: lower_collect(setup, state))
+        self._programs.announce("learn", lambda: lower_learn(setup, state, self.parts.mesh))
+        halves = self._programs["collect"], self._programs["learn"]
+        self._counted = memory.iteration_bytes(*halves, state)
+        memory.check(setup, self._counted or 0, self._memory, "the compiler's count")
+        return halves
 
     def _go_on(self, restored: Restored, after: str) -> None:
         """Says what the run goes on from, and counts what has been done."""
@@ -193,7 +215,9 @@ class Job:
                     stopped.save(done, saved_warm_start(state), {"seconds": self.clock.dump()}, blocking=True)
                     return None
                 chunk = min(_CHUNK, steps - done)
-                run = self._compiled(("imitation", chunk), imitation.jit_run, setup, chunk, state)
+                name = "imitation", chunk
+                self._programs.announce(name, partial(imitation.jit_run.lower, setup, chunk, state))
+                run = self._programs[name]
                 with self.clock("imitation"):
                     state, metrics = run(state)
                     metrics = jax.device_get(metrics)
@@ -210,8 +234,9 @@ class Job:
         writer = MetricsWriter(self.run_dir, resume_from_iteration=done) if self._writes else None
         with writer or contextlib.nullcontext():
             saved = done
-            while done < setup.iterations and not interrupt.wanted:
+            if done < setup.iterations and not interrupt.wanted:
                 collect, learn = self._halves(state)
+            while done < setup.iterations and not interrupt.wanted:
                 started = time.perf_counter()
                 with self.clock("rollout"):
                     lanes, trajectory = collect(state.policy_params, state.lanes, state.key)
@@ -268,11 +293,8 @@ class Job:
 
     def _play(self, name: str, params: Any, key: jax.Array) -> tuple[Results, Recording]:
         """Evaluation episodes of the policy in a world, on the host."""
-        config = self.parts.config.evaluation
-        policy, world = self.parts.policies[name], self.parts.worlds[name]
-        record = config.record if name == self.parts.config.world else 0
-        static = (config.episodes, config.lanes, record)
-        run = self._compiled(("play", name), _evaluate, policy, world, params, key, *static)
+        self._announce_play(name, params)
+        run = self._programs["play", name]
         with self.clock("evaluation"):
             return jax.device_get(run(params, key))
 
@@ -312,8 +334,8 @@ class Job:
 
     def _baseline(self, summary: dict[str, Any], name: str, key: jax.Array) -> None:
         """What the scripted expert and uniformly random actions achieve in a world."""
-        episodes = self.parts.config.evaluation.episodes
-        run = self._compiled(("baselines", name), _baselines, self.parts.worlds[name], key, episodes)
+        self._announce_baseline(name)
+        run = self._programs["baselines", name]
         with self.clock("evaluation"):
             expert, chance = jax.device_get(run(key))
         add_results(summary, name, "random", chance)

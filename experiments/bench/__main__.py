@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 import platform
 import shlex
 import subprocess
@@ -128,7 +127,7 @@ def hardware() -> dict[str, Any]:
         "device": f"{jax.device_count()} x {device.device_kind}",
         "platform": device.platform,
         "device_bytes": memory.device_memory(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": runtime.processors(),
         "machine": platform.machine(),
     }
 

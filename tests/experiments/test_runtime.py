@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -12,11 +14,13 @@ import jax
 import pytest
 
 from experiments import runtime
+from experiments.clock import Clock
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import jax, jax.numpy as jnp
 from experiments import runtime
+from experiments.clock import Clock
 runtime.prepare()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((4, 4))).block_until_ready()
@@ -67,3 +71,54 @@ def test_programs_come_in_order_and_what_the_compiler_says_is_raised():
     wrong = Mock(jax.stages.Lowered, compile=Mock(side_effect=ValueError("no such instruction")))
     with pytest.raises(ValueError, match="no such instruction"):
         runtime.compiled(one, wrong)
+
+
+class Compiler:
+    """Takes a moment for each program; `most` is how many it had at once."""
+
+    def __init__(self):
+        self.running, self.most = 0, 0
+        self.lock = threading.Lock()
+        self.programs: dict[str, Mock] = {}
+
+    def lowered(self, name: str) -> Mock:
+        self.programs[name] = Mock(jax.stages.Compiled)
+        return Mock(jax.stages.Lowered, compile=lambda: self.compile(name))
+
+    def compile(self, name: str) -> Mock:
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        time.sleep(0.2)
+        with self.lock:
+            self.running -= 1
+        return self.programs[name]
+
+
+@pytest.mark.parametrize(("processors", "most"), [(1, 2), (3, 3), (64, 7)])
+def test_no_more_programs_are_compiled_at_once_than_there_are_processors(processors, most, monkeypatch):
+    monkeypatch.setattr(runtime, "processors", lambda: processors)
+    compiler = Compiler()
+    done = runtime.compiled(*map(compiler.lowered, "abcdefg"))
+    assert done == tuple(compiler.programs[name] for name in "abcdefg")
+    assert compiler.most == most
+
+
+def test_what_is_announced_is_compiled_with_the_first_that_is_asked_for_and_once(monkeypatch):
+    rounds, traced = [], []
+    compiled, compiler = runtime.compiled, Compiler()
+    monkeypatch.setattr(runtime, "compiled", lambda *lowered: rounds.append(len(lowered)) or compiled(*lowered))
+    clock = Clock()
+    programs = runtime.Programs(clock)
+
+    def announce(name):
+        programs.announce(name, lambda: traced.append(name) or compiler.lowered(name))
+
+    for name in "abca":
+        announce(name)
+    assert rounds == [] and traced == ["a", "b", "c"]
+    assert programs["b"] is compiler.programs["b"] and rounds == [3] and clock.seconds["compile"] > 0
+    announce("b")
+    announce("d")
+    assert [programs[name] for name in "acd"] == [compiler.programs[name] for name in "acd"]
+    assert rounds == [3, 1] and traced == ["a", "b", "c", "d"]
