@@ -2,7 +2,8 @@
 
 * What has been done is on disk before the next stage begins, so a run that is killed goes on where it stood
   (`resume`) and gives the same numbers: every stage draws from a key of its own, made from the seed.
-* Programs are compiled ahead of time, each once, and the time for that is booked apart from what they do.
+* Programs are compiled ahead of time, each once, those behind the warm start side by side; the time for that is
+  booked apart from what they do.
 * On a mesh of devices everything is on all of them. Where several processes share the mesh, all go through the
   same stages, and only the first one writes and prints.
 * The first Ctrl-C (or SIGTERM) ends the run after the iteration that is running, or the warm start's few updates:
