@@ -3,7 +3,7 @@
 * The jaxtyping annotations of the packages' functions are checked at run time, shapes and dtypes, by beartype.
   Those of flax structs are not: JAX rebuilds a struct with batched, abstract or placeholder leaves.
 * Programs are compiled once a session, by whichever test or subprocess comes first, and hardly optimised: most of
-  the time goes there.
+  the time goes there. Tracing them leaves millions of objects, which the garbage collector looks at less often.
 * Files that take long come first; a worker takes a whole file at a time.
 * hypothesis is derandomised, so that a run on two machines tests the same examples.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import os
 import shutil
 import sys
@@ -21,11 +22,12 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))  # for what several folders of tests share: `tests.chores`
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# A quarter of the time to compile, on a CPU: nothing is optimised, and loops are fused the old, plainer way. Later
-# versions have only the new way, and end the process at a flag that they do not know.
+# A quarter of the time to compile, on a CPU: nothing is optimised, no program is cut into parts for threads (each
+# core has its worker), and loops are fused the old, plainer way. Later versions have only the new way, and end the
+# process at a flag that they do not know.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0"
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
 )
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -42,6 +44,7 @@ from jaxtyping import install_import_hook
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("repeatable")
 
+gc.set_threshold(50_000, 20, 10)  # a tenth of the time, if each 700 new objects are followed by a look at them
 _MOST_RESIDENT = 3 * 2**30  # bytes of a worker; there are two
 _LONGEST = (  # files that take most, so that no worker is left with one of them at the end
     "experiments/test_run.py",
@@ -78,12 +81,18 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
+def pytest_collection_finish():
+    """What has been imported stays: the garbage collector need not look at it again."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _room():
     """Forgets compiled programs where they have grown large: a worker keeps all that its files ever compiled."""
     yield
     if _resident_bytes() > _MOST_RESIDENT:
         jax.clear_caches()
+        gc.collect()
 
 
 def _resident_bytes() -> int:

@@ -9,6 +9,7 @@ Both leave what they measured in FOLDER as JSON, and checkpoints in FOLDER/check
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -319,6 +320,7 @@ def process(folder, port, count, number, name, killed=None):
 if __name__ == "__main__":
     what, folder, *rest = sys.argv[1:]
     count = DEVICES if what == "shapes" else DEVICES // int(rest[1])
+    gc.set_threshold(50_000, 20, 10)  # as in tests/conftest.py
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
     os.environ["NPROC"] = "64"  # threads: a simulated device that waits for another one takes one for itself
