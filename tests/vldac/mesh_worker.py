@@ -9,6 +9,7 @@ Both leave what they measured in FOLDER as JSON, and checkpoints in FOLDER/check
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import json
 import math
@@ -167,19 +168,14 @@ def collectives(shape, layers, gather):
     return {kind: kinds.count(kind) for kind in set(kinds)}
 
 
-def by_kernels(shape, batch, own, gather):
-    """A token of `batch` lanes, all in one slot or each in its `own`: by the kernels on a mesh, and without them
-    on one device. How far caches and log-probabilities are apart at most, and lanes of a call of the kernels.
-    """
-    from unittest import mock
-
+@functools.cache  # several meshes are compared with it
+def on_one_device(batch, own, gather):
+    """(what is given, the function that writes a token after it, what that gives), see `by_kernels`."""
     import jax
     import jax.numpy as jnp
-    from jax.sharding import NamedSharding, PartitionSpec
 
     from vldac import mesh
     from vldac.lanes import begin
-    from vldac.models.decoder import Decoder, decode_kernels
     from vldac.params import init_params
 
     model, adapter, setup = make_setup(rank=RANK, layers=2, gather=gather)
@@ -200,7 +196,22 @@ def by_kernels(shape, batch, own, gather):
         return policy.go_on(prepared, answers)
 
     given = first(jax.random.key(3))
-    want = jax.jit(second)(*given)
+    return given, second, jax.jit(second)(*given)
+
+
+def by_kernels(shape, batch, own, gather):
+    """A token of `batch` lanes, all in one slot or each in its `own`: by the kernels on a mesh, and without them
+    on one device. How far caches and log-probabilities are apart at most, and lanes of a call of the kernels.
+    """
+    from unittest import mock
+
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from vldac import mesh
+    from vldac.models.decoder import Decoder, decode_kernels
+
+    given, second, want = on_one_device(batch, own, gather)
     ordinary, taken = Decoder._step_by_kernels, []
 
     def interpreted(self, *args):
@@ -213,7 +224,8 @@ def by_kernels(shape, batch, own, gather):
         mock.patch.object(decode_kernels, "takes", lambda *_: True),
         mock.patch.object(Decoder, "_step_by_kernels", interpreted),
     ):
-        got = jax.jit(second)(*jax.device_put(given, NamedSharding(mesh_, PartitionSpec())))
+        given = jax.device_put(given, NamedSharding(mesh_, PartitionSpec()))
+        got = jax.jit(lambda *given: second(*given))(*given)  # traced anew, under the patches
     pairs = zip(*(jax.tree.leaves((x.cache.k, x.cache.v, x.log_probs)) for x in (got, want)), strict=True)
     apart = max(float(abs(jax.device_get(a) - jax.device_get(b)).max()) for a, b in pairs)
     return {"apart": apart, "lanes of a call": len(taken[0][1]) if taken else None}
