@@ -46,6 +46,16 @@ def refuse(capsys, *arguments: object) -> str:
     return output
 
 
+def run_here(capsys, monkeypatch, *arguments: object) -> str:
+    """What a command that succeeds says, in this process: the run that it goes on from had one of its own."""
+    monkeypatch.setenv("COLUMNS", "200")
+    capsys.readouterr()
+    code = experiments.run.main([str(argument) for argument in arguments])
+    output = "".join(capsys.readouterr())
+    assert code == 0, output
+    return output
+
+
 def test_a_world_of_ones_own_is_trained_in_by_its_name(monkeypatch):
     monkeypatch.setattr(envs_jax.world, "_BUILDERS", dict(envs_jax.world._BUILDERS))
     envs_jax.register("own/line", lambda name: NumberLine(name=name, image_shape=(64, 80, 3)))
@@ -87,12 +97,11 @@ def test_a_run_leaves_what_it_promises(whole):
     assert "miniworld/one_room_s6_fast" in report and 'src="http' not in report
 
 
-def test_the_configuration_on_disk_runs_again_to_the_same_numbers(whole, tmp_path):
+def test_the_configuration_on_disk_runs_again_to_the_same_numbers(whole, tmp_path, capsys, monkeypatch):
     folder, _ = whole
     # Evaluations change nothing of the training, and take most of the time.
     again = "--config", folder / "config.json", "--evaluation.episodes", 0
-    code, output = run(*again, "--folder", tmp_path, "--name", "again")
-    assert code == 0, output
+    run_here(capsys, monkeypatch, *again, "--folder", tmp_path, "--name", "again")
     assert numbers(tmp_path / "again") == numbers(folder)
 
 
@@ -126,13 +135,12 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(whole, tmp_path):
         assert ours[figure] == theirs[figure]
 
 
-def test_a_corrupt_newest_checkpoint_is_passed_over_and_said(whole, tmp_path):
+def test_a_corrupt_newest_checkpoint_is_passed_over_and_said(whole, tmp_path, capsys, monkeypatch):
     folder, _ = whole
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     newest = damage(copy)
-    code, output = run("--resume", copy)
-    assert code == 0, output
+    output = run_here(capsys, monkeypatch, "--resume", copy)
     assert str(newest) in output and "passed over" in output and "Going on after iteration 4" in output
     assert numbers(copy) == numbers(folder)
 
