@@ -78,7 +78,8 @@ def test_imitation_learns_to_write_records(policy, tokenizer, tiny):
     setup = Imitation(WORLD, policy, writer, ImitationConfig(steps=60, worlds=8, window=2, learning_rate=1e-2))
     state = imitation.init(setup, init_params(tiny, jax.random.key(0), HEAD), jax.random.key(1))
     state, first = imitation.jit_run(setup, 2, state)
-    state, last = imitation.jit_run(setup, 58, state)
+    for _ in range(29):  # the same program
+        state, last = imitation.jit_run(setup, 2, state)
     assert last["loss"] < 0.7 * first["loss"]
     results, recording = jax.jit(lambda params, key: play_policy(policy, WORLD, params, key, 4, 4, record=2))(
         state.params, jax.random.key(3)

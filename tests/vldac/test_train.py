@@ -227,9 +227,9 @@ def test_long_gradients_are_clipped_model_and_critic_apart(make):
     assert float(optax.global_norm(moments["value"])) / 0.1 == pytest.approx(2e-3, rel=1e-4)
 
 
-def test_the_state_is_donated(make, begin):
-    setup = make()
-    state = begin(setup)
+def test_the_state_is_donated(usual, begin):
+    setup, _ = usual
+    state = jax.tree.map(jnp.copy, begin(setup))  # as the shared program is compiled for
     old = jax.tree.leaves(state.params["model"])[0]
     train.jit_iteration(setup, state)
     assert old.is_deleted()
