@@ -88,7 +88,7 @@ def test_other_flags_are_passed_on():
 MEMBER = """
 import os, sys
 from experiments import processes
-processes.HEARTBEAT_SECONDS = 10
+processes.HEARTBEAT_SECONDS = 5
 processes.join(sys.argv[1:], "run")
 import jax
 number = jax.process_index()
