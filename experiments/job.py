@@ -97,7 +97,7 @@ class Job:
         Raises:
           RunFileError: a file of the run can not be written or read; CheckpointError is one.
           Diverged: too many updates in a row had to be skipped.
-          DoesNotFit: the compiler says that an iteration needs more memory than there is.
+          DoesNotFit: something needs more of the device's memory than there is.
         """
         config, setup = self.parts.config, self.parts.setup
         if self._writes:
@@ -127,11 +127,13 @@ class Job:
                 shutil.rmtree(self.run_dir / WARM_START_FOLDER, ignore_errors=True)
             if state is not None and not interrupt.wanted and int(state.iteration) < setup.iterations:
                 display.stage("compiling")
-                self._prepare(state)
+                with self._fitting():
+                    self._prepare(state)
             if state is not None and not interrupt.wanted:
                 self._judge("before", state, display, interrupt)
             if state is not None and not interrupt.wanted:
-                state = self._train(state, checkpoints, display, interrupt)
+                with self._fitting():
+                    state = self._train(state, checkpoints, display, interrupt)
             finished = state is not None and int(state.iteration) == setup.iterations and not interrupt.wanted
             # A wish that comes when all is done stops nothing.
             whole = finished and self._judge("after", state, display, interrupt)
@@ -140,6 +142,9 @@ class Job:
             if self._writes:
                 write_report(self.run_dir)
         return summary
+
+    def _fitting(self) -> contextlib.AbstractContextManager[None]:
+        return memory.fitting("the training", memory.advice(self.parts.setup))
 
     def _key(self, stage: int) -> jax.Array:
         return stage_key(self.parts, stage)
@@ -205,7 +210,7 @@ class Job:
                 if resume:
                     self.console.print("No checkpoint yet: starting over.")
                 display.stage("weights")
-                with self.clock("weights"):
+                with self._fitting(), self.clock("weights"):
                     params = jax.block_until_ready(initial_params(self.parts))
                 if not steps:
                     return train.init(self.parts.setup, params, self._key(TRAINING))
@@ -216,12 +221,13 @@ class Job:
                     stopped.save(done, saved_warm_start(state), {"seconds": self.clock.dump()}, blocking=True)
                     return None
                 chunk = min(_CHUNK, steps - done)
-                name = "imitation", chunk
-                self._programs.announce(name, partial(imitation.jit_run.lower, setup, chunk, state))
-                run = self._programs[name]
-                with self.clock("imitation"):
-                    state, metrics = run(state)
-                    metrics = jax.device_get(metrics)
+                with memory.fitting("the warm start", f"fewer --imitation.worlds than {setup.config.worlds}"):
+                    name = "imitation", chunk
+                    self._programs.announce(name, partial(imitation.jit_run.lower, setup, chunk, state))
+                    run = self._programs[name]
+                    with self.clock("imitation"):
+                        state, metrics = run(state)
+                        metrics = jax.device_get(metrics)
                 display.advance({f"imitation/{name}": float(value) for name, value in metrics.items()}, chunk)
         return train.init(self.parts.setup, state.params, self._key(TRAINING))
 
@@ -294,10 +300,12 @@ class Job:
 
     def _play(self, name: str, params: Any, key: jax.Array) -> tuple[Results, Recording]:
         """Evaluation episodes of the policy in a world, on the host."""
-        self._announce_play(name, params)
-        run = self._programs["play", name]
-        with self.clock("evaluation"):
-            return jax.device_get(run(params, key))
+        lanes = self.parts.config.evaluation.lanes
+        with memory.fitting("the evaluation", f"fewer --evaluation.lanes than {lanes}"):
+            self._announce_play(name, params)
+            run = self._programs["play", name]
+            with self.clock("evaluation"):
+                return jax.device_get(run(params, key))
 
     def _judge(self, label: str, state: train.TrainState, display: Display, interrupt: Interrupt) -> bool:
         """Evaluates on every world and notes the figures in the summary; skips what it holds already.

@@ -105,10 +105,10 @@ def run(command: Command, parts: Parts, needed: memory.MemoryEstimate) -> int:
         processes.tell_if_aborted(f"error: {lost(command)}")
     try:
         summary = Job(parts, command.run_dir, console).run(command.resume)
-    except (Diverged, memory.DoesNotFit) as error:
+    except Diverged as error:  # all processes see that
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except RunFileError as error:
+    except (RunFileError, memory.DoesNotFit) as error:
         return failed(f"error: {error}")
     except jax.errors.JaxRuntimeError as error:
         if not several:

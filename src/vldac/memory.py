@@ -8,9 +8,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from vldac.scoring import LOGITS_BYTES, logits_rows
 from vldac.state import Setup, TrainState
 
 GIB = 2**30
+_WORDS = 200  # characters of a device's own words: what it wanted stands in front, then all that it holds
 RESIDUAL_BYTES = jnp.dtype(RESIDUAL).itemsize
 
 
@@ -215,6 +217,28 @@ def check(setup: Setup, needed: int, limit: int | None, source: str, learns: boo
             f"the {'training' if learns else 'rollout'} needs {readable(needed)} by {source}, and there are "
             f"{readable(limit)}; what helps: {advice(setup, learns)}"
         )
+
+
+@contextlib.contextmanager
+def fitting(what: str, helps: str) -> Iterator[None]:
+    """Around what compiles or runs: neither an estimate nor a compiler foresees everything.
+
+    Args:
+      what: "the training".
+      helps: what makes it smaller.
+
+    Raises:
+      DoesNotFit: the device has run out of memory.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        words = " ".join(str(error).split())
+        if "RESOURCE_EXHAUSTED" not in words:
+            raise
+        raise DoesNotFit(
+            f"{what} needs more memory than the device has ({words[:_WORDS]}); what helps: {helps}"
+        ) from error
 
 
 def program_bytes(compiled: Any) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from experiments.config import read_config
 from experiments.restore import policy_params
 from experiments.run import main
 from tests.runs import SMALL, TRAINING_ALONE, damage
+from vldac import memory
 from vldac.metrics import read_summary, write_summary
 
 
@@ -114,3 +116,28 @@ def test_a_warm_start_that_is_stopped_goes_on_to_the_same_weights(tmp_path, caps
     ours, theirs = (policy_params(build(read_config(path / "config.json")), path) for path in (run, whole))
     assert ours.iteration == theirs.iteration == 0
     jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+
+
+def no_memory(*args):
+    raise jax.errors.JaxRuntimeError(
+        "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 123 GiB.\nallocator: ..."
+    )
+
+
+@pytest.mark.parametrize("when", ["compiled", "run"])
+def test_a_device_without_memory_left_is_told_of_in_a_line_and_loses_nothing(ended, capsys, monkeypatch, when):
+    damage(ended)
+    program = Mock(jax.stages.Compiled, side_effect=no_memory, memory_analysis=lambda: None)
+    compile = no_memory if when == "compiled" else lambda: program
+    monkeypatch.setattr(job, "lower_learn", lambda *args: Mock(jax.stages.Lowered, compile=compile))
+    assert main(["--resume", str(ended)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the training needs more memory than the device has (RESOURCE_EXHAUSTED: Out of")
+    assert "123 GiB. allocator: ...); what helps: " in line and "--optimizer.microbatch" in line
+    monkeypatch.undo()
+    assert main(["--resume", str(ended)]) == 0 and read_summary(ended)["iterations"] == 6
+
+
+def test_what_else_a_device_says_is_passed_on():
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"^INTERNAL"), memory.fitting("it", "nothing"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: an illegal address")
