@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from experiments import compare, evaluate, export, flags, run, serve
+from experiments import compare, evaluate, export, fit, flags, run, serve
 from experiments.bench import __main__ as bench
 
 
@@ -73,7 +73,7 @@ def test_a_paragraph_of_help_ends_its_lines_where_the_terminal_does(capsys, monk
 @pytest.mark.parametrize("columns", [80, 100])
 @pytest.mark.parametrize(
     "main",
-    [bench.main, compare.main, evaluate.main, export.main, run.main, serve.main],
+    [bench.main, compare.main, evaluate.main, export.main, fit.main, run.main, serve.main],
     ids=lambda main: main.__module__,
 )
 def test_the_help_of_every_command_fits_the_terminal(capsys, monkeypatch, main, columns):
