@@ -155,9 +155,10 @@ def measure(parts: Parts, devices: Sequence[Any]) -> dict[str, Need]:
     setup = parts.setup
     whole = None if parts.mesh is None else parts.config.mesh.build(devices)
     precise = "highest" if parts.config.model.dtype == "float32" else "default"
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    # Outside: on devices that are not there nothing can be computed, not even a constant.
+    params, key = parts.abstract_params(), jax.eval_shape(lambda: jax.random.key(0))
     with mesh.use(whole), jax.default_matmul_precision(precise):
-        state = jax.eval_shape(lambda params, key: train.init(setup, params, key), parts.abstract_params(), key)
+        state = jax.eval_shape(lambda params, key: train.init(setup, params, key), params, key)
         if whole is None:
             alone = SingleDeviceSharding(devices[0])
             state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=alone), state)
