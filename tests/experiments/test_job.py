@@ -134,8 +134,9 @@ def test_a_device_without_memory_left_is_told_of_in_a_line_and_loses_nothing(end
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: the training needs more memory than the device has (RESOURCE_EXHAUSTED: Out of")
     assert "123 GiB. allocator: ...); what helps: " in line and "--optimizer.microbatch" in line
-    monkeypatch.undo()
-    assert main(["--resume", str(ended)]) == 0 and read_summary(ended)["iterations"] == 6
+    if when == "run":
+        monkeypatch.undo()
+        assert main(["--resume", str(ended)]) == 0 and read_summary(ended)["iterations"] == 6
 
 
 def test_what_else_a_device_says_is_passed_on():
