@@ -74,11 +74,11 @@ def test_programs_come_in_order_and_what_the_compiler_says_is_raised():
 
 
 class Compiler:
-    """Takes a moment for each program; `most` is how many it had at once."""
+    """Waits with each program until so many came `together`; `most` is how many it ever had at once."""
 
-    def __init__(self):
-        self.running, self.most = 0, 0
-        self.lock = threading.Lock()
+    def __init__(self, together: int = 1):
+        self.together, self.running, self.most = together, 0, 0
+        self.changed = threading.Condition()
         self.programs: dict[str, Mock] = {}
 
     def lowered(self, name: str) -> Mock:
@@ -86,11 +86,13 @@ class Compiler:
         return Mock(jax.stages.Lowered, compile=lambda: self.compile(name))
 
     def compile(self, name: str) -> Mock:
-        with self.lock:
+        with self.changed:
             self.running += 1
             self.most = max(self.most, self.running)
-        time.sleep(0.2)
-        with self.lock:
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.most >= self.together, timeout=30)
+        time.sleep(0.1)  # for one too many to come
+        with self.changed:
             self.running -= 1
         return self.programs[name]
 
@@ -98,7 +100,7 @@ class Compiler:
 @pytest.mark.parametrize(("processors", "most"), [(1, 2), (3, 3), (64, 7)])
 def test_no_more_programs_are_compiled_at_once_than_there_are_processors(processors, most, monkeypatch):
     monkeypatch.setattr(runtime, "processors", lambda: processors)
-    compiler = Compiler()
+    compiler = Compiler(together=most)
     done = runtime.compiled(*map(compiler.lowered, "abcdefg"))
     assert done == tuple(compiler.programs[name] for name in "abcdefg")
     assert compiler.most == most
