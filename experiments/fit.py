@@ -31,7 +31,7 @@ from experiments.build import Parts, build
 from experiments.config import ConfigError, RunConfig
 from experiments.presets import PRESETS
 from experiments.program import run_as_program
-from experiments.runtime import compiled, lower_collect, lower_learn
+from experiments.runtime import compiled, lower_collect, lower_learn, precise
 from vldac import memory, mesh, train
 
 PROGRAM = "python -m experiments.fit"
@@ -154,10 +154,9 @@ def measure(parts: Parts, devices: Sequence[Any]) -> dict[str, Need]:
     """
     setup = parts.setup
     whole = None if parts.mesh is None else parts.config.mesh.build(devices)
-    precise = "highest" if parts.config.model.dtype == "float32" else "default"
     # Outside: on devices that are not there nothing can be computed, not even a constant.
     params, key = parts.abstract_params(), jax.eval_shape(lambda: jax.random.key(0))
-    with mesh.use(whole), jax.default_matmul_precision(precise):
+    with mesh.use(whole), precise(parts.config.model.dtype):
         state = jax.eval_shape(lambda params, key: train.init(setup, params, key), params, key)
         if whole is None:
             alone = SingleDeviceSharding(devices[0])

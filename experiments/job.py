@@ -47,7 +47,7 @@ from experiments.restore import (
     saved_warm_start,
     stage_key,
 )
-from experiments.runtime import Programs, lower_collect, lower_learn
+from experiments.runtime import Programs, lower_collect, lower_learn, precise
 from vldac import imitation, memory, mesh, train, watch
 from vldac.checkpoint import Checkpointer, Restored
 from vldac.evaluate.worlds import Recording, Results, play_policy, play_scripted
@@ -106,11 +106,9 @@ class Job:
             summary, facts = read_summary(self.run_dir), self.parts.facts()
             if facts.keys() - summary.keys():
                 write_summary(self.run_dir, facts | summary)
-        # Where the model computes in float32 it shall be float32: GPUs and TPUs would round products to less.
-        precise = "highest" if config.model.dtype == "float32" else "default"
         with (
             mesh.use(self.parts.mesh),
-            jax.default_matmul_precision(precise),
+            precise(config.model.dtype),
             Interrupt(self.console) as interrupt,
             Checkpointer(self.run_dir / CHECKPOINT_FOLDER, config.checkpoint.keep) as checkpoints,
             Display(config.iterations, self.console) as display,

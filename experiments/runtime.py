@@ -12,6 +12,7 @@ Anything that is already set in the environment stays as it is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -39,6 +40,11 @@ def prepare() -> None:
 def take_memory() -> None:
     """The part of `prepare` that is about memory."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
+
+
+def precise(dtype: str) -> contextlib.AbstractContextManager[None]:
+    """Where a model computes in float32 it shall be float32: GPUs and TPUs would round products to less."""
+    return jax.default_matmul_precision("highest" if dtype == "float32" else "default")
 
 
 def compile_iteration(

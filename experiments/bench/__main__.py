@@ -85,8 +85,7 @@ def measure(command: Command, arguments: Sequence[str]) -> dict[str, Any]:
     found = ceilings.measure()
     rows: list[Row] = []
     devices = parts.mesh.size if parts is not None and parts.mesh is not None else 1
-    # As in a run: what computes in float32 is not to be rounded to less.
-    with jax.default_matmul_precision("highest" if config.model.dtype == "float32" else "default"):
+    with runtime.precise(config.model.dtype):
         if "worlds" in command.pieces:
             original: list[Row] = []
             if options.original:  # first: what it lacks is told before anything of ours is timed
